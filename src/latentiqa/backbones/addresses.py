@@ -1,0 +1,114 @@
+"""Layer addresses of a diffusers U-Net, as a person would say them: ``up.1.resnet.2``.
+
+An address is ``<stage>.<block>.<kind>.<index>`` for the down and up paths and
+``mid.<kind>.<index>`` for the middle. Kinds: ``resnet``, ``attn``, ``downsample``, ``upsample``.
+Groups are written as globs: ``up.*.resnet.*``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import chain, zip_longest
+from typing import Any
+
+from torch import nn
+
+from latentiqa.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers whose maps are read, as addresses or globs.
+
+    Args:
+        patterns: addresses (``mid.attn.0``) or globs over them (``up.*.resnet.*``).
+
+    Raises:
+        ConfigError: there is no pattern, or one names no known stage.
+
+    Example:
+        >>> Layers(["up.*.resnet.*"]).patterns
+        ('up.*.resnet.*',)
+    """
+
+    patterns: tuple[str, ...]
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        if isinstance(patterns, str) or not patterns:
+            raise ConfigError(
+                f"layers.patterns={patterns!r}: expected a list of addresses or globs, for example "
+                "['up.*.resnet.*']."
+            )
+        for pattern in patterns:
+            if pattern.split(".")[0] not in {"down", "mid", "up", "*"}:
+                raise ConfigError(
+                    f"layers.patterns: {pattern!r} names no stage of a U-Net; an address begins "
+                    "with down, mid or up, for example 'up.1.resnet.2' or 'mid.attn.*'."
+                )
+        object.__setattr__(self, "patterns", tuple(patterns))
+
+
+def layer_modules(unet: Any) -> dict[str, nn.Module]:
+    """Name every layer of a ``UNet2DConditionModel``, in the order of their execution.
+
+    Args:
+        unet: the model; only ``down_blocks``, ``mid_block`` and ``up_blocks`` are looked at.
+
+    Returns:
+        address -> module.
+    """
+    layers: dict[str, nn.Module] = {}
+
+    def add(prefix: str, block: nn.Module) -> None:
+        resnets = list(getattr(block, "resnets", []))
+        attentions = list(getattr(block, "attentions", None) or [])
+        named_resnets = [(f"{prefix}.resnet.{i}", module) for i, module in enumerate(resnets)]
+        named_attns = [(f"{prefix}.attn.{i}", module) for i, module in enumerate(attentions)]
+        # A block runs resnet, attention, resnet, attention, ...; the middle ends on a resnet.
+        for pair in chain.from_iterable(zip_longest(named_resnets, named_attns)):
+            if pair is not None and pair[1] is not None:
+                layers[pair[0]] = pair[1]
+        for kind in ("downsample", "upsample"):
+            for i, module in enumerate(getattr(block, f"{kind}rs", None) or []):
+                layers[f"{prefix}.{kind}.{i}"] = module
+
+    for i, block in enumerate(unet.down_blocks):
+        add(f"down.{i}", block)
+    if unet.mid_block is not None:
+        add("mid", unet.mid_block)
+    for i, block in enumerate(unet.up_blocks):
+        add(f"up.{i}", block)
+    return layers
+
+
+def expand(patterns: Sequence[str], unet: Any) -> list[str]:
+    """Expand addresses and globs to the addresses of one U-Net, in the order of their execution.
+
+    Args:
+        patterns: addresses or globs.
+        unet: the model that they are meant for.
+
+    Returns:
+        Addresses without repetition.
+
+    Raises:
+        ConfigError: a pattern matches no layer of this U-Net.
+    """
+    known = list(layer_modules(unet))
+    for pattern in patterns:
+        if not any(fnmatchcase(address, pattern) for address in known):
+            raise ConfigError(
+                f"layers.patterns: {pattern!r} matches no layer of this U-Net; it has "
+                f"{', '.join(known)}."
+            )
+    return [a for a in known if any(fnmatchcase(a, pattern) for pattern in patterns)]
+
+
+def layer_channels(module: nn.Module) -> int:
+    """Number of channels of the map that a layer puts out."""
+    channels = getattr(module, "out_channels", None) or getattr(module, "in_channels", None)
+    if not isinstance(channels, int):
+        raise ConfigError(f"{type(module).__name__}: its number of output channels is not known.")
+    return channels

@@ -1,0 +1,124 @@
+"""latentiqa evaluate: a trained run on another dataset.
+
+Usage: latentiqa evaluate run=FOLDER dataset=NAME [key=value ...]
+
+Extracts what is missing with the run's own backbone, timesteps, layers and guidance, and scores
+with its head. The last line printed is the path of results.json, in the run's folder under
+evaluations/. Pictures that the head was fitted on are refused.
+
+  latentiqa evaluate run=runs/demo-0123456789ab dataset=csv dataset.path=my.csv
+  latentiqa evaluate run=runs/lgdm-0123456789ab dataset=biq2021 dataset.root=BIQ2021 part=test split=official
+
+  part=all or train, val, test of the split below; split=0 or official; data.on_error=skip
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from latentiqa.commands.launch import build
+from latentiqa.commands.parts import (
+    check_data,
+    extraction_options,
+    inspect,
+    is_other_rank,
+    notes_of,
+    plain,
+    split_of,
+    trainer_factory,
+)
+from latentiqa.commands.results import announce, score_part
+from latentiqa.commands.trained import load_run, trained_results
+from latentiqa.errors import ConfigError, DataError
+from latentiqa.hashing import digest
+from latentiqa.runs import environment, peak_memory_mb, write_json, write_predictions
+
+log = logging.getLogger(__name__)
+
+PARTS = ("all", "train", "val", "test")
+
+
+def run(config: DictConfig) -> int:
+    """Evaluate one run on one dataset; see the module's docstring."""
+    check_data(config)
+    if config.part not in PARTS:
+        raise ConfigError(f"part={config.part!r}: expected one of {', '.join(PARTS)}.")
+    trained = trained_results(config.run, config.paths.runs)
+    manifest = build(config.dataset)
+    if config.part == "all":
+        names, split_hash = list(manifest.names), digest(manifest.names)
+    else:
+        split = split_of(config, manifest)
+        names, split_hash = list(getattr(split, config.part)), split.hash
+    sign = digest(
+        [trained["signature"], manifest.fingerprint, config.part, split_hash, config.data.on_error]
+    )
+    folder = Path(trained["folder"]) / "evaluations" / f"{manifest.dataset}-{sign}"
+    results_path = folder / "results.json"
+    if results_path.exists() and not config.force:
+        log.info("this evaluation is finished (force=true runs it again)")
+        return announce(results_path)
+
+    started = time.perf_counter()
+    from latentiqa.hyperfeatures.extraction import extract, open_store, read_features
+
+    keys = inspect(manifest.subset(names).records, config.data.on_error)
+    names = [name for name in names if name in keys]
+    run_ = load_run(config.run, config.paths.runs)
+    _refuse_seen(keys, run_.train_images)
+    store = open_store(config.paths.store, run_.lgdm, run_.resize)
+    n_extracted = extract(
+        run_.lgdm,
+        store,
+        manifest.records,
+        keys,
+        run_.resize,
+        trainer_factory(config),
+        **extraction_options(config),
+    )
+    if is_other_rank():
+        return 0
+    assert run_.lgdm.head is not None
+    x = read_features(store, [keys[name] for name in names], list(run_.lgdm.widths))
+    metrics, rows = score_part(run_.lgdm.head, x, manifest, names, config.part)
+    write_predictions(folder / "predictions.csv", rows)
+    write_json(
+        results_path,
+        {
+            "kind": "evaluate",
+            "name": trained["name"],
+            "signature": sign,
+            "run": trained["signature"],
+            "trained_on": trained["dataset"],
+            "dataset": manifest.dataset,
+            "part": config.part,
+            "metrics": {"test": metrics},
+            "split_hash": split_hash,
+            "dataset_fingerprint": manifest.fingerprint,
+            "store_key": store.key,
+            "backbone": run_.lgdm.backbone.identity,
+            "seconds": {"total": round(time.perf_counter() - started, 2)},
+            "extracted": n_extracted,
+            "peak_memory_mb": peak_memory_mb(),
+            "notes": list(dict.fromkeys([*trained["notes"], *notes_of(manifest.note)])),
+            **environment(),
+            "config": {"evaluation": plain(config), **trained["config"]},
+        },
+    )
+    return announce(results_path)
+
+
+def _refuse_seen(keys: dict[str, str], train_images: frozenset[str]) -> None:
+    """Pictures that the head was fitted on are no test, under whatever name."""
+    seen = {key.split(":", 1)[0] for key in train_images}
+    known = [name for name, key in keys.items() if key.split(":", 1)[0] in seen]
+    if known:
+        raise DataError(
+            f"{len(known)} of {len(keys)} pictures were in the run's training part, for example "
+            f"{known[0]}: evaluate on part=test of the split that it was trained with, or on "
+            "other pictures."
+        )

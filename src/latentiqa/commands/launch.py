@@ -1,0 +1,148 @@
+"""Between Hydra and the verbs: search path, logging, errors that a person can read."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.errors import InstantiationException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.logging import RichHandler
+
+from latentiqa.errors import ConfigError, LatentiqaError
+
+log = logging.getLogger("latentiqa")
+
+
+def config_folder(name: str) -> Path:
+    """``conf``, ``experiments`` or ``sweeps``: inside the package when installed, else beside it."""
+    installed = Path(__file__).parents[1] / name
+    return installed if installed.is_dir() else Path(__file__).parents[3] / name
+
+
+class _RecipePath(SearchPathPlugin):
+    """Lets ``experiment=`` and ``sweep=`` find the recipes in experiments/*/ and sweeps/."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        studies = sorted(config_folder("experiments").glob("*/experiment"))
+        for folder in [*(study.parent for study in studies), config_folder("sweeps")]:
+            search_path.append("latentiqa", f"file://{folder}")
+
+
+def register_search_path() -> None:
+    """Make Hydra's compose find every recipe; done once a process."""
+    if _RecipePath not in Plugins.instance().discover(SearchPathPlugin):
+        Plugins.instance().register(_RecipePath)
+
+
+def launch(verb: str, overrides: Sequence[str]) -> int:
+    """Compose the verb's config and run it.
+
+    Args:
+        verb: name of a module in this package that has ``run(config) -> int``.
+        overrides: Hydra's arguments.
+
+    Returns:
+        Exit status: 0, or 1 after an error that was explained.
+    """
+    register_search_path()
+    _set_up_logging()
+    module = import_module(f"latentiqa.commands.{verb}")
+    as_typed = sys.argv
+    statuses: list[int] = []
+
+    def task(config: DictConfig) -> None:
+        # Lightning starts further ranks by typing the command line again: it must see the real
+        # one, and not take Hydra's (this run's folder is its signature, so ranks agree on it).
+        sys.argv = as_typed
+        refuse_sweeps_over_ranks(config)
+        HydraConfig.instance().cfg = None
+        try:
+            statuses.append(module.run(config))
+        except (LatentiqaError, OmegaConfBaseException) as error:
+            explain(error)
+            # Not an Exception, so Hydra adds no traceback; a sweep ends here.
+            sys.exit(1)
+
+    entry = hydra.main(
+        version_base="1.3", config_path=str(config_folder("conf")), config_name=verb
+    )(task)
+    rewrite = getattr(module, "to_overrides", list)
+    sys.argv = [f"latentiqa {verb}", *rewrite(list(overrides))]
+    try:
+        entry()
+    finally:
+        sys.argv = as_typed
+    return max(statuses, default=0)
+
+
+def refuse_sweeps_over_ranks(config: DictConfig) -> None:
+    """Refuse multirun together with several processes.
+
+    Each rank would sweep again by itself, and a sampler such as Optuna's would hand different
+    values to the ranks of one job, silently.
+
+    Raises:
+        ConfigError: both are asked for.
+    """
+    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+    devices = OmegaConf.select(config, "trainer.devices", default=1)
+    if sweeping and devices not in (1, "1", [0]):
+        raise ConfigError(
+            f"trainer.devices={devices} with -m: a sweep runs one device a job. Set "
+            "trainer.devices=1 (and start one sweep a GPU with CUDA_VISIBLE_DEVICES), or run "
+            "without -m."
+        )
+
+
+def build(config: Any, **arguments: Any) -> Any:
+    """``hydra.utils.instantiate`` whose errors are the class's own.
+
+    Raises:
+        LatentiqaError: what the class said of a value.
+    """
+    try:
+        return hydra.utils.instantiate(config, _convert_="all", **arguments)
+    except InstantiationException as error:
+        cause = error.__cause__
+        while isinstance(cause, InstantiationException):
+            cause = cause.__cause__
+        if isinstance(cause, LatentiqaError):
+            raise cause from None
+        raise ConfigError(str(error)) from error
+
+
+def explain(error: Exception) -> None:
+    """Print an error for a person, on stderr."""
+    message = str(error).strip()
+    if isinstance(error, OmegaConfBaseException) and "Missing mandatory value" in message:
+        key = getattr(error, "full_key", None) or message.rsplit(" ", 1)[-1]
+        message = f"{key} is not set: add {key}=... to the command line."
+    Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {_plain(message)}")
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def _set_up_logging() -> None:
+    """Progress of the work goes to stderr; results alone go to stdout."""
+    console = Console(stderr=True)
+    handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
+    log.handlers = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)

@@ -1,0 +1,94 @@
+"""What the verbs that end in a results.json share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from latentiqa.commands.launch import build
+from latentiqa.runs import read_json
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+    from torch import Tensor
+
+    from latentiqa.data.manifest import Manifest
+    from latentiqa.heads import Head
+
+log = logging.getLogger(__name__)
+
+
+def score_part(
+    head: Head, x: Tensor, manifest: Manifest, names: Sequence[str], part: str
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Predict one part and compare with its scores.
+
+    Args:
+        head: fitted.
+        x: hyperfeatures ``(N, F)``.
+        manifest: the dataset.
+        names: the part's pictures, N.
+        part: its name, for the rows.
+
+    Returns:
+        The metrics and the rows of predictions.csv.
+    """
+    from latentiqa.metrics import correlations
+
+    pred = head.predict(x).tolist()
+    records = [manifest.by_name[name] for name in names]
+    target = [manifest.target(record.mos) for record in records]
+    rows = [
+        {"part": part, "name": r.name, "mos": r.mos, "target": t, "pred": p}
+        for r, t, p in zip(records, target, pred, strict=True)
+    ]
+    return correlations(pred, target), rows
+
+
+def announce(results_path: Path) -> int:
+    """Print the test metrics and, as the last line, the path of results.json."""
+    results = read_json(results_path)
+    console = Console(stderr=True, highlight=False)
+    for part, metrics in results["metrics"].items():
+        if "n" not in metrics:
+            continue
+        table = Table(title=f"{results['name']}: {results['dataset']}, {part} part")
+        for column in ("SRCC", "PLCC", "PLCC (logistic)", "KRCC", "RMSE", "pictures"):
+            table.add_column(column, justify="right")
+        shown = [metrics[k] for k in ("srcc", "plcc", "plcc_logistic", "krcc", "rmse")]
+        table.add_row(*("–" if v is None else f"{v:.4f}" for v in shown), str(metrics["n"]))
+        console.print(table)
+    for note in results["notes"]:
+        console.print(f"note: {note}", markup=False)
+    # Unwrapped and alone on stdout, for scripts.
+    print(results_path)
+    return 0
+
+
+@contextmanager
+def track_run(config: DictConfig, folder: Path, values: dict[str, Any]) -> Iterator[Logger | None]:
+    """The run's logger, finished whatever happens.
+
+    Yields:
+        A Lightning logger, or ``None`` with ``logger=none``.
+    """
+    logger = build(config.logger, save_dir=str(folder)) if config.logger else None
+    status = "failed"
+    try:
+        if logger:
+            logger.log_hyperparams(values)
+        yield logger
+        status = "success"
+    finally:
+        if logger:
+            logger.finalize(status)
+            # W&B's process would otherwise wait for the end of the program, a whole sweep long.
+            if hasattr(logger.experiment, "finish"):
+                logger.experiment.finish(exit_code=0 if status == "success" else 1)

@@ -1,0 +1,174 @@
+"""latentiqa score: scores for pictures and folders, higher is better.
+
+Usage: latentiqa score PICTURE_OR_FOLDER ... run=FOLDER [key=value ...]
+
+Folders are searched through. The table on the screen is sorted by score and also written to
+scores.csv. Files that cannot be read are listed with the reason, the rest is scored, and the exit
+status is then 1.
+
+  latentiqa score photos/ run=runs/demo-0123456789ab
+  latentiqa score a.jpg b.png run=runs/demo-0123456789ab output=scores.json
+
+  output=FILE.csv, FILE.json or null; trainer=gpu; batch_size=8
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+from rich.console import Console
+from rich.table import Table
+
+from latentiqa.commands.parts import listed
+from latentiqa.commands.progress import track
+from latentiqa.commands.trained import load_run
+from latentiqa.data.manifest import Record
+from latentiqa.errors import ConfigError, DataError
+from latentiqa.runs import write_atomic
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
+
+TAKES_A_VALUE = {"-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name",
+                 "-cd", "--config-dir", "--experimental-rerun"}  # fmt: skip
+
+
+def to_overrides(arguments: list[str]) -> list[str]:
+    """Turn pictures and folders given as such into Hydra's ``input=[...]``.
+
+    Example:
+        >>> to_overrides(["a (1).jpg", "run=runs/x"])
+        ['run=runs/x', 'input=["a (1).jpg"]']
+    """
+    paths, rest = [], []
+    for previous, argument in zip(["", *arguments], arguments, strict=False):
+        is_option = argument.startswith("-") or previous in TAKES_A_VALUE
+        is_path = not is_option and ("=" not in argument or Path(argument).exists())
+        (paths if is_path else rest).append(argument)
+    if not paths:
+        return rest
+    quoted = (path.replace("\\", "\\\\").replace('"', '\\"') for path in paths)
+    return [*rest, "input=[{}]".format(",".join(f'"{path}"' for path in quoted))]
+
+
+def run(config: DictConfig) -> int:
+    """Score pictures; see the module's docstring."""
+    output = None if config.output is None else Path(config.output)
+    if output is not None and output.suffix not in {".csv", ".json"}:
+        raise ConfigError(f"output={output}: expected a name ending in .csv or .json, or null.")
+    if not isinstance(config.batch_size, int) or config.batch_size < 1:
+        raise ConfigError(f"batch_size={config.batch_size}: expected an integer >= 1.")
+    inputs = list(config.input) if isinstance(config.input, ListConfig) else [config.input]
+    paths = find_pictures(inputs)
+
+    from latentiqa.data.images import inspect_images
+
+    records = [Record(str(path), path, mos=0.0) for path in paths]
+    with track("reading pictures", len(records)) as advance:
+        keys, bad = inspect_images(records, advance=advance)
+    rows: list[dict[str, Any]] = []
+    if keys:
+        trained = load_run(config.run, config.paths.runs)
+        rows = score_pictures(trained, [r for r in records if r.name in keys], config)
+        rows.sort(key=lambda row: row["score"], reverse=True)
+        results = trained.results
+        log.info(
+            "head %s trained on %s; SRCC on its test part %.3f",
+            trained.folder,
+            results["dataset"],
+            results["metrics"]["test"]["srcc"],
+        )
+        for note in results["notes"]:
+            log.info("note: %s", note)
+    show(rows)
+    if output is not None:
+        write_atomic(output, as_json(rows, bad) if output.suffix == ".json" else as_csv(rows))
+        log.info("written to %s", output)
+    if bad:
+        log.error("%d of %d files cannot be read:\n%s", len(bad), len(paths), listed(bad))
+    return 1 if bad else 0
+
+
+def find_pictures(inputs: Iterable[str]) -> list[Path]:
+    """Pictures among files and folders; folders are searched through, in sorted order.
+
+    Raises:
+        DataError: an input does not exist, or there is no picture at all.
+    """
+    paths: dict[Path, None] = {}
+    for name in inputs:
+        path = Path(name)
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            paths.update(dict.fromkeys(found))
+        elif path.exists():
+            paths[path] = None
+        else:
+            raise DataError(f"{path}: no such file or folder.")
+    if not paths:
+        raise DataError(
+            f"{', '.join(inputs)}: no pictures there; expected files ending in "
+            f"{', '.join(sorted(SUFFIXES))}."
+        )
+    return list(paths)
+
+
+def score_pictures(trained: Any, records: Sequence[Record], config: DictConfig) -> list[dict[str, Any]]:
+    """Score readable pictures in batches on the device that the trainer config names."""
+    import torch
+
+    from latentiqa.data.images import read_image
+
+    device = torch.device("cuda" if config.trainer.accelerator in {"gpu", "cuda"} else "cpu")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("trainer=gpu: this PyTorch sees no GPU; leave trainer=cpu.")
+    lgdm = trained.lgdm.to(device)
+    rows = []
+    with track("scoring", len(records)) as advance:
+        for start in range(0, len(records), config.batch_size):
+            batch = records[start : start + config.batch_size]
+            image = torch.stack([trained.resize(read_image(record.path)) for record in batch])
+            # The file's own name seeds its noise: a folder may move, and its scores stay.
+            scores = lgdm(image.to(device), [record.path.name for record in batch])
+            for record, score in zip(batch, scores.tolist(), strict=True):
+                rows.append({"name": record.name, "score": score})
+                advance()
+    return rows
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """The table on the screen; plain ``score<TAB>name`` lines where stdout is not a terminal."""
+    console = Console()
+    if not console.is_terminal:
+        for row in rows:
+            print(f"{row['score']:.4f}\t{row['name']}")
+        return
+    table = Table()
+    table.add_column("score", justify="right")
+    table.add_column("picture", overflow="fold")
+    for row in rows:
+        table.add_row(f"{row['score']:.4f}", row["name"].replace("[", "\\["))
+    console.print(table)
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """``name,score`` with a header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=["name", "score"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def as_json(rows: Sequence[dict[str, Any]], bad: Sequence[Any]) -> str:
+    """Scores, and the unreadable files with their reasons."""
+    unreadable = [{"name": str(image.path), "reason": image.reason} for image in bad]
+    return json.dumps({"scores": list(rows), "unreadable": unreadable}, indent=2) + "\n"

@@ -1,0 +1,1 @@
+"""Pooled U-Net maps over layers and timesteps: pooling, the store on disk, extraction."""

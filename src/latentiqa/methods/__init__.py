@@ -1,0 +1,1 @@
+"""Lightning modules that compose the rooms: LGDM."""

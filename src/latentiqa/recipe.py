@@ -1,0 +1,36 @@
+"""What changes a computed value, as plain data: the address of stored results."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+
+def recipe_of(value: Any) -> Any:
+    """Describe a frozen description (a dataclass of plain values) as JSON-able data.
+
+    Args:
+        value: a dataclass instance, a sequence, a mapping or a plain value, nested.
+
+    Returns:
+        The same, with each dataclass as a dict of its class name and its fields.
+
+    Raises:
+        TypeError: something has no plain description, so that two different ones could share an
+            address.
+
+    Example:
+        >>> from latentiqa.guidance import StepSize
+        >>> recipe_of(StepSize(weight=0.3))
+        {'class': 'StepSize', 'weight': 0.3, 'normalisation': 'normalised'}
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        described = {field.name: recipe_of(getattr(value, field.name)) for field in fields(value)}
+        return {"class": type(value).__name__} | described
+    if isinstance(value, dict):
+        return {str(key): recipe_of(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [recipe_of(item) for item in value]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise TypeError(f"{type(value).__name__} has no plain description; make it a dataclass.")

@@ -1,0 +1,44 @@
+"""Small datasets in the layouts of the real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (24, 16)) -> Path:
+    """A picture of noise, (width, height) = size, in the format of the path's suffix."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def write_biq2021(root: Path, train: int = 6, test: int = 3, size: int = 16) -> Path:
+    """BIQ2021 in the authors' layout: names with blanks and parentheses, trailing commas.
+
+    Scores rise evenly from 0 to 1 over the pictures in a fixed mixed order; pictures are noise.
+    """
+    count = train + test
+    ranks = np.random.default_rng(0).permutation(count)
+    rows = [(f"ss{1 + i % 3:02d} ({i + 1}).jpg", ranks[i] / (count - 1)) for i in range(count)]
+    for seed, (name, _) in enumerate(rows):
+        write_image(root / "Images" / name, seed, (size, size))
+    train_lines = ["Image Name,MOS,,", *(f"{name},{mos:.4f},," for name, mos in rows[:train])]
+    test_lines = ["Image Name,MOS", *(f"{name},{mos:.4f}" for name, mos in rows[train:])]
+    for part, lines in (("Train", train_lines), ("Test", test_lines)):
+        table = root / f"{part} (Images and MOS).csv"
+        table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def write_csv(folder: Path, count: int = 6, header: str = "path,mos", rows: str = "") -> Path:
+    """Pictures p0.png, p1.png, ... in ``folder`` and a manifest; ``rows`` replaces its rows."""
+    for seed in range(count):
+        write_image(folder / f"p{seed}.png", seed)
+    lines = rows or "\n".join(f"p{i}.png,{i}" for i in range(count))
+    table = folder / "scores.csv"
+    table.write_text(f"{header}\n{lines}\n", encoding="utf-8")
+    return table

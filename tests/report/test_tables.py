@@ -1,0 +1,161 @@
+"""Tables from results files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentiqa.errors import DataError
+from latentiqa.report.tables import (
+    cell,
+    load_results,
+    lookup,
+    table,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
+
+COLUMNS = {"Guidance": "config.guidance.name", "SRCC": "metrics.test.srcc", "s": "seconds"}
+RANDOM = "tiny is a random initialisation"
+
+
+def result(guidance: str | None, srcc: float | None, seconds: float, *notes: str) -> dict[str, Any]:
+    return {
+        "config": {"guidance": {"name": guidance}},
+        "metrics": {"test": {"srcc": srcc}},
+        "seconds": seconds,
+        "notes": list(notes),
+    }
+
+
+RESULTS = [
+    result("pmg", 0.9, 1200.4, RANDOM, "two seeds"),
+    result("none", 0.85046, 9.96, RANDOM),
+    result("a_b|c", None, 99.0),
+]
+
+
+def save(folder: Path, content: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "results.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_folders_are_searched_and_each_file_is_read_once(tmp_path):
+    b = save(tmp_path / "b" / "deep", {"n": 2})
+    save(tmp_path / "a", {"n": 1})
+    single = save(tmp_path.parent / f"{tmp_path.name}-single", {"n": 3})
+    (tmp_path / "a" / "other.json").write_text("{")
+    assert load_results([single, tmp_path, b]) == [{"n": 3}, {"n": 1}, {"n": 2}]
+
+
+@pytest.mark.parametrize("content", ["", '{"metrics": ', "[1, 2]", "\ud800"])
+def test_a_broken_file_is_named(tmp_path, content):
+    path = save(tmp_path, "{}")
+    path.write_bytes(content.encode(errors="surrogatepass"))
+    with pytest.raises(DataError, match=r"results\.json: "):
+        load_results([tmp_path])
+
+
+def test_paths_without_results_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"no results\.json"):
+        load_results([tmp_path])
+    with pytest.raises(DataError, match="absent: no such file"):
+        load_results([tmp_path / "absent"])
+
+
+@pytest.mark.parametrize("key", ["metrics.val.srcc", "seconds.x", "notes.0", "x", "metrics."])
+def test_keys_that_lead_nowhere_are_absent(key):
+    assert lookup(RESULTS[0], key) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("metrics.test.srcc", 0.9, "0.900"),
+        ("metrics.val.plcc_logistic", -0.12345, "-0.123"),
+        ("metrics.test.krcc", 1, "1.000"),
+        ("metrics.test.srcc", float("nan"), "nan"),
+        ("seconds", 9.96, "10.0"),
+        ("seconds", 1200.4, "1200"),
+        ("peak_memory_mb", 512.7, "513"),
+        ("metrics.test.rmse", 11.23456, "11.23"),
+        ("metrics.test.n", 2000, "2000"),
+        ("config.head.alpha", 0.0001, "0.0001"),
+        ("config.resume", True, "True"),
+        ("config.name", "srcc", "srcc"),
+        ("config.nothing", None, "–"),
+    ],
+)
+def test_cells(key, value, expected):
+    assert cell(key, value) == expected
+
+
+@pytest.mark.parametrize(
+    ("sort_by", "descending", "order"),
+    [
+        (None, False, ["pmg", "none", "a_b|c"]),
+        ("metrics.test.srcc", False, ["none", "pmg", "a_b|c"]),
+        ("metrics.test.srcc", True, ["pmg", "none", "a_b|c"]),
+        ("seconds", True, ["pmg", "a_b|c", "none"]),
+        ("config.guidance.name", False, ["a_b|c", "none", "pmg"]),
+    ],
+)
+def test_rows_are_sorted_with_absent_values_last(sort_by, descending, order):
+    rows = table(RESULTS, COLUMNS, sort_by, descending).rows
+    assert [row[0] for row in rows] == order
+
+
+def test_sorting_takes_mixed_values():
+    values = ["b", 2, float("nan"), 0.5, None, "a"]
+    rows = table([{"x": v} for v in values], {"x": "x"}, sort_by="x").rows
+    assert [row[0] for row in rows] == ["nan", "0.5", "2", "a", "b", "–"]
+
+
+def test_markdown():
+    assert to_markdown(table(RESULTS, COLUMNS)) == (
+        "| Guidance | SRCC | s |\n"
+        "| --- | ---: | ---: |\n"
+        "| pmg | 0.900 | 1200 |\n"
+        "| none | 0.850 | 10.0 |\n"
+        "| a_b\\|c | – | 99.0 |\n"
+        "\n"
+        f"- {RANDOM}\n"
+        "- two seeds\n"
+    )
+
+
+def test_csv_round_trips():
+    lines = to_csv(table(RESULTS, {'a "b", c': "config.guidance.name"})).splitlines()
+    assert lines[-2:] == [f"# {RANDOM}", "# two seeds"]
+    assert list(csv.reader(lines[:-2])) == [['a "b", c'], ["pmg"], ["none"], ["a_b|c"]]
+
+
+def test_latex():
+    rows = table([result("50% & a_b", None, 1.0, r"x^2 {\#} ~")], COLUMNS)
+    assert to_latex(rows) == (
+        "\\begin{tabular}{lrr}\n\\toprule\n"
+        "Guidance & SRCC & s \\\\\n\\midrule\n"
+        "50\\% \\& a\\_b & -- & 1.0 \\\\\n"
+        "\\bottomrule\n\\end{tabular}\n"
+        "\\par{\\footnotesize x\\textasciicircum{}2 \\{\\textbackslash{}\\#\\}"
+        " \\textasciitilde{}}\n"
+    )
+
+
+@pytest.mark.parametrize("write", [to_markdown, to_csv, to_latex])
+def test_notes_of_absent_results_are_not_printed(write):
+    text = write(table(RESULTS[1:], COLUMNS))
+    assert text.count(RANDOM) == 1
+    assert "two seeds" not in text
+
+
+@pytest.mark.parametrize("write", [to_markdown, to_csv, to_latex])
+def test_a_table_without_results_has_its_header(write):
+    assert "Guidance" in write(table([], COLUMNS))
