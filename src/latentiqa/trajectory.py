@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ class Timesteps:
             raise ConfigError(
                 f"timesteps.values={list(values)}: expected one or more integers in 0..999."
             )
-        if any(later >= earlier for earlier, later in zip(values, values[1:], strict=False)):
+        if any(later >= earlier for earlier, later in pairwise(values)):
             raise ConfigError(f"timesteps.values={list(values)}: expected strictly falling values.")
         object.__setattr__(self, "values", values)
         if self.use is not None:
@@ -160,13 +161,11 @@ def trajectory(
     abar = backbone.alpha_bar
 
     def noise_for(t: int) -> Tensor:
-        return image_noise(
-            names, t, z0.shape[1:], seed=seed, device=z0.device, dtype=z0.dtype
-        )
+        return image_noise(names, t, z0.shape[1:], seed=seed, device=z0.device, dtype=z0.dtype)
 
     path = timesteps.values[: timesteps.values.index(timesteps.used[-1]) + 1]
     z_t = add_noise(z0, noise_for(path[0]), abar(path[0]))
-    for t, t_prev in zip(path, path[1:], strict=False):
+    for t, t_prev in pairwise(path):
         with torch.set_grad_enabled(through_unet):
             z_t = z_t.detach().requires_grad_(through_unet)
             noise, maps = backbone.predict_noise(z_t, t, context, taps)

@@ -122,17 +122,21 @@ def test_a_layer_added_later_completes_the_images(tmp_path):
     assert_equal(store.read(keys_of(0, 2), [*both]), features(keys_of(0, 2), both))
 
 
-def test_of_a_pair_held_twice_the_first_shard_by_name_is_read(tmp_path):
-    first, second = features(keys_of(0, 1)), features(keys_of(1, 2))
-    second = {name: value + 0.25 for name, value in second.items()}
-    shards = [(keys_of(0, 1), first, first[MEAN][1]), (keys_of(1, 2), second, second[MEAN][0])]
-    for order in (shards, shards[::-1]):
-        store = FeatureStore(tmp_path / str(order is shards), RECIPE)
-        winner, value = min((store.write(keys, each), row) for keys, each, row in order)
-        assert winner.exists()
-        for reader in (store, FeatureStore(tmp_path / str(order is shards), RECIPE)):
-            got = reader.read(keys_of(0, 1, 2), [MEAN])[MEAN]
-            torch.testing.assert_close(got[1], value, rtol=0, atol=0)
+@pytest.mark.parametrize("asked", [[0, 1, 2], [1], [1, 0], [2, 1]])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_of_a_pair_held_twice_the_last_shard_by_name_is_read(tmp_path, asked, backwards):
+    store, shards = FeatureStore(tmp_path, RECIPE), []
+    # Four, so that some written early and some written late come last.
+    for number in range(4):
+        keys = keys_of(*([0, 1], [1, 2])[number % 2])
+        tensors = {MEAN: features(keys)[MEAN] + number / 4}
+        shards.append((keys, tensors))
+    rows = {}
+    for keys, tensors in shards[::-1] if backwards else shards:
+        rows[store.write(keys, tensors)] = tensors[MEAN][keys.index(keys_of(1)[0])]
+    for reader in (store, FeatureStore(tmp_path, RECIPE)):
+        got = reader.read(keys_of(*asked), [MEAN])[MEAN][asked.index(1)]
+        torch.testing.assert_close(got, rows[max(rows)], rtol=0, atol=0)
 
 
 def test_writers_of_the_same_images_never_mix_their_bytes(tmp_path):

@@ -185,9 +185,7 @@ class LatentDiffusion(nn.Module):
             output = abar**0.5 * output + (1 - abar) ** 0.5 * z_t
         return output, maps
 
-    def maps(
-        self, z_t: Tensor, t: int, context: Tensor, taps: Sequence[str]
-    ) -> dict[str, Tensor]:
+    def maps(self, z_t: Tensor, t: int, context: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         """The maps of the tapped layers alone: the U-Net stops after the last of them."""
         if not taps:
             raise ConfigError("taps: expected at least one layer address.")

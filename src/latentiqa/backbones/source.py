@@ -50,7 +50,9 @@ class BackboneSource:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise ConfigError(f"backbone.dtype={self.dtype!r}: expected one of {', '.join(DTYPES)}.")
+            raise ConfigError(
+                f"backbone.dtype={self.dtype!r}: expected one of {', '.join(DTYPES)}."
+            )
         if self.resolution <= 0 or self.resolution % 64:
             raise ConfigError(
                 f"backbone.resolution={self.resolution}: expected a positive multiple of 64 (the "

@@ -7,9 +7,9 @@ measured with it says so. The folder has diffusers' pipeline format and loads li
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def tiny_folder(root: str | Path | None = None) -> Path:
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         build_tiny(aside)
-        os.replace(aside, folder)
+        aside.replace(folder)
     except OSError:
         # Another process was faster: its folder is the same to the bit.
         if not folder.exists():
@@ -88,19 +88,23 @@ def tiny_folder(root: str | Path | None = None) -> Path:
     return folder
 
 
-def build_tiny(folder: str | Path, **scheduler: Any) -> None:
-    """Write a randomly initialised tiny pipeline into ``folder``.
+def build_tiny(
+    folder: str | Path,
+    vae: Mapping[str, Any] | None = None,
+    unet: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a randomly initialised pipeline into ``folder``, in diffusers' pipeline format.
 
     Args:
-        folder: where to; filled in diffusers' pipeline format.
-        **scheduler: changes to the scheduler's config, for example
-            ``prediction_type="v_prediction"``.
+        folder: where to.
+        vae: changes to the config `VAE`.
+        unet: changes to the config `UNET`.
     """
     folder = Path(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        vae = AutoencoderKL(**VAE)
-        unet = UNet2DConditionModel(**UNET)
+        autoencoder = AutoencoderKL(**VAE | dict(vae or {}))
+        denoiser = UNet2DConditionModel(**UNET | dict(unet or {}))
         tokenizer = byte_tokenizer(folder / "tokenizer")
         text_encoder = CLIPTextModel(
             CLIPTextConfig(
@@ -113,14 +117,14 @@ def build_tiny(folder: str | Path, **scheduler: Any) -> None:
         )
         # As for Stable Diffusion's 0.18215: latents of unit variance, here on white noise through
         # the random encoder, since a random model has no data that it was trained on.
-        latents = vae.eval().encode(torch.rand(4, 3, 256, 256) * 2 - 1).latent_dist.mode()
-        vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+        latents = autoencoder.eval().encode(torch.rand(4, 3, 256, 256) * 2 - 1).latent_dist.mode()
+        autoencoder.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
     StableDiffusionPipeline(
-        vae=vae,
-        unet=unet,
+        vae=autoencoder,
+        unet=denoiser,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
-        scheduler=DDIMScheduler(**(SCHEDULER | scheduler)),
+        scheduler=DDIMScheduler(**SCHEDULER),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -1,4 +1,4 @@
-"""latentiqa evaluate: a trained run on another dataset.
+r"""latentiqa evaluate: a trained run on another dataset.
 
 Usage: latentiqa evaluate run=FOLDER dataset=NAME [key=value ...]
 
@@ -7,7 +7,8 @@ with its head. The last line printed is the path of results.json, in the run's f
 evaluations/. Pictures that the head was fitted on are refused.
 
   latentiqa evaluate run=runs/demo-0123456789ab dataset=csv dataset.path=my.csv
-  latentiqa evaluate run=runs/lgdm-0123456789ab dataset=biq2021 dataset.root=BIQ2021 part=test split=official
+  latentiqa evaluate run=runs/demo-0123456789ab dataset=biq2021 dataset.root=BIQ2021 \
+      part=test split=official
 
   part=all or train, val, test of the split below; split=0 or official; data.on_error=skip
 """

@@ -28,7 +28,7 @@ log = logging.getLogger("latentiqa")
 
 
 def config_folder(name: str) -> Path:
-    """``conf``, ``experiments`` or ``sweeps``: inside the package when installed, else beside it."""
+    """``conf``, ``experiments`` or ``sweeps``: inside an installed package, else beside src/."""
     installed = Path(__file__).parents[1] / name
     return installed if installed.is_dir() else Path(__file__).parents[3] / name
 

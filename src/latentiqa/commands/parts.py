@@ -16,7 +16,7 @@ from latentiqa.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
 
-    from latentiqa.data.images import BadImage, Resize
+    from latentiqa.data.images import BadImage
     from latentiqa.data.manifest import Manifest, Record
     from latentiqa.data.splits import Split
     from latentiqa.heads import Head
@@ -103,7 +103,9 @@ def trainer_factory(config: DictConfig) -> Callable[[Sequence[Callback]], Traine
     from lightning.pytorch.callbacks import ProgressBar
 
     on_terminal = sys.stderr.isatty()
-    callbacks = [build(callback) for callback in OmegaConf.select(config, "callbacks", default={}).values()]
+    callbacks = [
+        build(callback) for callback in OmegaConf.select(config, "callbacks", default={}).values()
+    ]
     if not on_terminal:
         callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
 
@@ -167,7 +169,9 @@ def split_of(config: DictConfig, manifest: Manifest) -> Split:
         return split
     if limit < 3:
         raise ConfigError(f"limit={limit}: expected at least 3 pictures a part.")
-    return replace(split, **{p: _thinned(getattr(split, p), limit) for p in ("train", "val", "test")})
+    return replace(
+        split, **{p: _thinned(getattr(split, p), limit) for p in ("train", "val", "test")}
+    )
 
 
 def _thinned(names: Sequence[str], limit: int) -> tuple[str, ...]:

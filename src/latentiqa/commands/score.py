@@ -107,7 +107,9 @@ def find_pictures(inputs: Iterable[str]) -> list[Path]:
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            found = sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()
+            )
             paths.update(dict.fromkeys(found))
         elif path.exists():
             paths[path] = None
@@ -121,7 +123,9 @@ def find_pictures(inputs: Iterable[str]) -> list[Path]:
     return list(paths)
 
 
-def score_pictures(trained: Any, records: Sequence[Record], config: DictConfig) -> list[dict[str, Any]]:
+def score_pictures(
+    trained: Any, records: Sequence[Record], config: DictConfig
+) -> list[dict[str, Any]]:
     """Score readable pictures in batches on the device that the trainer config names."""
     import torch
 

@@ -111,8 +111,7 @@ def run(config: DictConfig) -> int:
     names = list(lgdm.widths)
     x = {p: read_features(store, [keys[n] for n in parts[p]], names) for p in parts}
     y = {
-        p: torch.tensor([manifest.target(manifest.by_name[n].mos) for n in parts[p]])
-        for p in parts
+        p: torch.tensor([manifest.target(manifest.by_name[n].mos) for n in parts[p]]) for p in parts
     }
     with track_run(config, folder, values) as logger:
         fit = head.fit(
@@ -131,7 +130,9 @@ def run(config: DictConfig) -> int:
             folder / "head",
             {"features": names, "train_images": sorted(keys[n] for n in parts["train"])},
         )
-        write_predictions(folder / "predictions.csv", [r for _, rows in scored.values() for r in rows])
+        write_predictions(
+            folder / "predictions.csv", [r for _, rows in scored.values() for r in rows]
+        )
         # Validation as the head saw it when it chose, before it was fitted again with it.
         metrics = {"val": {"srcc": fit["val_srcc"]}, "test": scored["test"][0]}
         results: dict[str, Any] = {

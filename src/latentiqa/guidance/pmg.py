@@ -31,7 +31,9 @@ def squared_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
     Returns:
         ``(B,)``.
     """
-    return torch.stack([(x - y).flatten(1).square().sum(1) for x, y in zip(a, b, strict=True)]).sum(0)
+    return torch.stack([(x - y).flatten(1).square().sum(1) for x, y in zip(a, b, strict=True)]).sum(
+        0
+    )
 
 
 def rms(x: Tensor) -> Tensor:

@@ -43,7 +43,6 @@ SCHEMA_VERSION = 1
 SPACE_MARGIN = 0.05
 """Share kept free on top of the features, for headers and sidecars."""
 
-_TEMPORARY = ".tmp"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 logger = logging.getLogger(__name__)
@@ -89,7 +88,7 @@ class FeatureStore:
 
     Any number of processes may read and write the same store at once. Shards are named by their
     content, so that two writers of the same images never mix their bytes; where several shards
-    hold the same pair, the first by name is read, whatever the order they were written in.
+    hold the same pair, the last by name is read, whatever the order they were written in.
 
     Args:
         root: folder of all stores; this one is ``root/<key>`` and is made if needed.
@@ -276,7 +275,6 @@ class FeatureStore:
         for name in (name for name in rows if name in self._shards):
             shard, (source, target) = self._shards[name], rows[name]
             columns = np.array([i for i, tensor in enumerate(names) if tensor in shard.widths], int)
-            columns = columns[~found[np.ix_(columns, target)].all(axis=1)]
             _copy_rows(shard, source, {names[i]: out[names[i]] for i in columns}, target)
             found[np.ix_(columns, target)] = True
         _check_found(found, keys, names, self.path)
@@ -288,7 +286,7 @@ class FeatureStore:
         for position, key in enumerate(keys):
             positions.setdefault(key, []).append(position)
         rows = {}
-        # Sorted, so that of two shards with the same pair every process reads the same one.
+        # Sorted: of two shards with the same pair the last is read, whatever else is asked for.
         for name, shard in sorted(self._shards.items()):
             pairs = [
                 (row, position)
@@ -396,8 +394,7 @@ def _publish(path: Path, data: bytes) -> None:
     Raises:
         StoreError: the disk or the quota is full.
     """
-    owner = f"{socket.gethostname()}@{os.getpid()}@{uuid.uuid4().hex[:8]}"
-    temporary = path.with_name(f"{_TEMPORARY}@{owner}@{path.name}")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -413,6 +410,12 @@ def _publish(path: Path, data: bytes) -> None:
                 "finished shards are kept: free some space and run the same command again"
             ) from error
         raise
+
+
+def _temporary(path: Path) -> Path:
+    """A name of this writer's own; its suffix keeps it out of every search for finished files."""
+    owner = f"{socket.gethostname()}@{os.getpid()}@{uuid.uuid4().hex[:8]}"
+    return path.with_name(f"{path.name}@{owner}.tmp")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -432,8 +435,8 @@ def _remove_shard(sidecar: Path) -> None:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of processes of this host that have died."""
-    for path in folder.glob(f"{_TEMPORARY}@*"):
-        _, host, pid, *_ = path.name.split("@")
+    for path in folder.glob("*@*@*@*.tmp"):
+        _, host, pid, _ = path.name.split("@")
         if host == socket.gethostname() and not _is_alive(int(pid)):
             path.unlink(missing_ok=True)
 

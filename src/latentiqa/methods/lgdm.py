@@ -1,6 +1,6 @@
 """LGDM: latent guidance in diffusion models for perceptual evaluations (Saini et al., ICML 2025).
 
-    image -> latent -> guided trajectory -> taps -> pooling -> hyperfeatures -> head -> score
+image -> latent -> guided trajectory -> taps -> pooling -> hyperfeatures -> head -> score
 """
 
 from __future__ import annotations
@@ -155,5 +155,5 @@ class LGDM(LightningModule):
             bad = [name for name, good in zip(names, finite.tolist(), strict=True) if not good]
             raise LatentiqaError(
                 f"hyperfeatures of {', '.join(bad[:3])} are not finite; "
-                f"try a wider backbone.dtype than {self.backbone.dtype} or smaller guidance weights."
+                f"try a wider backbone.dtype than {self.backbone.dtype} or smaller weights."
             )

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import logging
+import shutil
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from latentiqa.backbones.source import BackboneSource
+from latentiqa.backbones.tiny import tiny_folder
+from latentiqa.errors import ConfigError, LatentiqaError
+
+HUB = "owner/model"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dtype": "float8"}, "dtype='float8'"),
+        ({"resolution": 100}, "multiple of 64"),
+        ({"source": "nowhere"}, "no such folder, and not a hub id"),
+    ],
+)
+def test_bad_values_are_refused_before_anything_is_loaded(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        BackboneSource(**({"name": "x", "source": "tiny"} | arguments))
+
+
+def test_tiny_is_the_same_to_the_bit_each_time_it_is_built(tmp_path):
+    first = BackboneSource("tiny", str(tiny_folder(tmp_path / "a"))).load()
+    torch.rand(3)
+    second = BackboneSource("tiny", str(tiny_folder(tmp_path / "b"))).load()
+    assert first.identity == second.identity
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_building_tiny_leaves_the_random_state_alone(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    tiny_folder(tmp_path)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_tiny_is_a_stable_diffusion_pipeline_folder(tmp_path):
+    pipe = StableDiffusionPipeline.from_pretrained(tiny_folder(tmp_path))
+    pipe.set_progress_bar_config(disable=True)
+    (image,) = pipe("a photo", num_inference_steps=2, height=64, width=64).images
+    assert image.size == (64, 64)
+
+
+def test_a_half_built_folder_is_never_left(tmp_path, monkeypatch):
+    def fail(folder):
+        (folder / "unet").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("latentiqa.backbones.tiny.build_tiny", fail)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_folder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_identity_follows_the_weights(micro_folder, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(micro_folder, folder)
+    identity = BackboneSource("x", str(folder)).load().identity
+    assert identity == BackboneSource("x", str(micro_folder)).load().identity
+    model = BackboneSource("x", str(folder)).load()
+    model.unet.conv_in.bias.data += 1
+    model.unet.save_pretrained(folder / "unet")
+    assert BackboneSource("x", str(folder)).load().identity != identity
+
+
+def test_a_missing_file_is_named(micro_folder, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(micro_folder, folder)
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(LatentiqaError, match=r"unet/diffusion_pytorch_model.safetensors not found"):
+        BackboneSource("x", str(folder)).load()
+
+
+def test_a_truncated_file_is_an_error_of_ours(micro_folder, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(micro_folder, folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(LatentiqaError, match="could not be loaded"):
+        BackboneSource("x", str(folder)).load()
+
+
+@pytest.fixture
+def hub_cache(micro_folder, tmp_path, monkeypatch):
+    """A hub cache that holds the micro pipeline as owner/model, laid out as the hub's own."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repo = tmp_path / "hub" / "models--owner--model"
+    shutil.copytree(micro_folder, repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return commit
+
+
+def test_a_hub_id_loads_from_the_cache_with_its_commit_as_identity(hub_cache, tmp_path):
+    source = BackboneSource("sd", HUB, revision="main", resolution=64)
+    assert source.is_present()
+    assert source.load().identity == f"{HUB}@{hub_cache}"
+
+
+def test_a_download_is_said_with_its_size_and_a_failing_one_tells_the_way_out(caplog):
+    source = BackboneSource("sd", "owner/absent", revision="main", download_gb=2.1)
+    assert not source.is_present()
+    with caplog.at_level(logging.WARNING), pytest.raises(LatentiqaError, match="backbone=tiny"):
+        source.load()
+    assert "about 2.1 GB" in caplog.text
+    assert "owner/absent" in caplog.text

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """No test reads or fills the cache of the person who runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LATENTIQA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("WANDB_MODE", "offline")
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny(_own_cache):
+    """The embedded backbone."""
+    from latentiqa.backbones.source import BackboneSource
+
+    return BackboneSource("tiny", "tiny", resolution=64).load()
+
+
+@pytest.fixture(scope="session")
+def micro_folder(tmp_path_factory, _own_cache) -> Path:
+    """A far smaller pipeline folder than the embedded one, for float64 and for whole runs."""
+    from latentiqa.backbones.tiny import build_tiny
+
+    folder = tmp_path_factory.mktemp("micro")
+    unet = {"block_out_channels": (8, 8, 8, 8), "layers_per_block": 1, "norm_num_groups": 4}
+    build_tiny(folder, vae={"block_out_channels": (4, 4, 8, 8)}, unet=unet)
+    return folder
+
+
+@pytest.fixture
+def micro64(micro_folder):
+    """The micro backbone in float64, for finite differences."""
+    from latentiqa.backbones.ldm import LatentDiffusion
+
+    return LatentDiffusion.from_folder(micro_folder, dtype=torch.float64)
+
+
+@pytest.fixture
+def pictures():
+    """Eight smooth random pictures, (8, 3, 64, 64) in [0, 1], and their names."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(8, 3, 9, 9, generator=generator)
+    image = torch.nn.functional.interpolate(coarse, size=64, mode="bicubic").clamp(0, 1)
+    return image, [f"photo ({i}).png" for i in range(8)]

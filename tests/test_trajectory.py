@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from latentiqa.backbones.ldm import LatentDiffusion
+from latentiqa.errors import ConfigError
+from latentiqa.noise import image_noise
+from latentiqa.trajectory import Timesteps, add_noise, ddim_sigma, ddim_step, trajectory, tweedie
+
+TIMESTEPS = list(range(991, 0, -110))  # 991, 881, ..., 1: as diffusers' DDIM walks with 10 steps
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"values": []}, "one or more integers"),
+        ({"values": [1000]}, "one or more integers"),
+        ({"values": [10, 20]}, "strictly falling"),
+        ({"values": [10, 10]}, "strictly falling"),
+        ({"values": [20, 10], "use": [30]}, "timesteps.use"),
+        ({"values": [20, 10], "use": []}, "timesteps.use"),
+        ({"values": [20, 10], "eta": 1.5}, "timesteps.eta"),
+    ],
+)
+def test_bad_timesteps_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        Timesteps(**arguments)
+
+
+def test_tweedie_undoes_the_noising_exactly():
+    z0, noise = torch.randn(2, 4, 8, 8, dtype=torch.float64), torch.randn(2, 4, 8, 8).double()
+    torch.testing.assert_close(tweedie(add_noise(z0, noise, 0.3), noise, 0.3), z0)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_ddim_equals_diffusers_scheduler(micro_folder, tmp_path, eta, prediction_type):
+    folder = tmp_path / "model"
+    shutil.copytree(micro_folder, folder)
+    config = folder / "scheduler" / "scheduler_config.json"
+    changed = {"prediction_type": prediction_type, "steps_offset": 1}
+    config.write_text(json.dumps(json.loads(config.read_text()) | changed))
+    model = LatentDiffusion.from_folder(folder)
+    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+    scheduler.set_timesteps(10)
+    values = scheduler.timesteps.tolist()
+    names, shape = ["a", "b"], (4, 8, 8)
+    context = model.context("", 2)
+    z0 = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
+
+    seen = []
+
+    def observe(step):
+        seen.append(step.z_t)
+        return step.z0
+
+    for _ in trajectory(
+        model,
+        z0,
+        Timesteps(values, eta=eta),
+        names=names,
+        context=context,
+        taps=["mid.attn.0"],
+        guide=observe,
+    ):
+        pass
+
+    start = image_noise(names, values[0], shape)
+    z_t = scheduler.add_noise(z0, start, torch.tensor(values[0]))
+    for i, t in enumerate(values[:-1]):
+        torch.testing.assert_close(seen[i], z_t, atol=1e-5, rtol=1e-5)
+        with torch.no_grad():
+            output = model.unet(z_t, t, encoder_hidden_states=context).sample
+        fresh = image_noise(names, values[i + 1], shape)
+        z_t = scheduler.step(output, t, z_t, eta=eta, variance_noise=fresh if eta else None)[0]
+    assert len(seen) == len(values) - 1
+
+
+def test_with_the_true_noise_a_deterministic_step_stays_on_the_picture():
+    z0, noise = torch.randn(1, 4, 8, 8).double(), torch.randn(1, 4, 8, 8).double()
+    z_t = add_noise(z0, noise, 0.2)
+    z_prev = ddim_step(tweedie(z_t, noise, 0.2), noise, 0.7)
+    torch.testing.assert_close(z_prev, add_noise(z0, noise, 0.7))
+
+
+def test_eta_one_has_the_variance_of_ddpm():
+    scheduler = DDIMScheduler()
+    abar = scheduler.alphas_cumprod
+    expected = scheduler._get_variance(500, 400) ** 0.5
+    assert ddim_sigma(float(abar[500]), float(abar[400]), 1.0) == pytest.approx(float(expected))
+
+
+def run(model, pictures, names, timesteps, **kwargs):
+    with torch.no_grad():
+        z0 = model.encode(pictures)
+    return dict(
+        trajectory(
+            model,
+            z0,
+            timesteps,
+            names=names,
+            context=model.context("", len(names)),
+            taps=model.expand(["up.*.resnet.*"]),
+            **kwargs,
+        )
+    )
+
+
+def test_a_corrected_estimate_moves_the_next_latents_by_sqrt_abar(tiny, pictures):
+    """With the noise held fixed, moving z0 by d moves z_prev by sqrt(abar_prev) d."""
+    image, names = pictures
+    seen = {}
+
+    def guide(move):
+        def correct(step):
+            seen.setdefault((move, step.t), step.z_t.clone())
+            return step.z0 + (move if step.t == 80 else 0)
+
+        return correct
+
+    for move in (0.0, 0.25):
+        run(tiny, image, names, Timesteps([80, 40, 10]), guide=guide(move))
+    difference = seen[0.25, 40] - seen[0.0, 40]
+    expected = torch.full_like(difference, 0.25 * tiny.alpha_bar(40) ** 0.5)
+    torch.testing.assert_close(difference, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_last_timestep_is_neither_guided_nor_run_to_its_end(tiny, pictures):
+    image, names = pictures
+    guided, ran = [], []
+    hook = tiny.unet.conv_out.register_forward_hook(lambda *_: ran.append(1))
+
+    def guide(step):
+        guided.append(step.t)
+        return step.z0
+
+    maps = run(tiny, image, names, Timesteps([80, 40, 10]), guide=guide)
+    hook.remove()
+    assert list(maps) == [80, 40, 10]
+    assert guided == [80, 40]
+    assert len(ran) == 2
+
+
+def test_it_ends_at_the_last_timestep_used(tiny, pictures):
+    image, names = pictures
+    full = run(tiny, image, names, Timesteps([80, 40, 10]))
+    cut = run(tiny, image, names, Timesteps([80, 40, 10], use=[40]))
+    assert list(cut) == [80, 40]
+    for address, value in cut[40].items():
+        assert torch.equal(value, full[40][address])
