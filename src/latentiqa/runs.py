@@ -22,6 +22,7 @@ SCHEMA = 1
 
 NOT_IN_SIGNATURE = (
     "name",
+    "choices",  # names of what the config holds in full
     "paths",
     "trainer",
     "logger",

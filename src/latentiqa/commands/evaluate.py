@@ -102,7 +102,7 @@ def run(config: DictConfig) -> int:
             "dataset_fingerprint": manifest.fingerprint,
             "store_key": store.key,
             "backbone": run_.lgdm.backbone.identity,
-            "seconds": {"total": round(time.perf_counter() - started, 2)},
+            "seconds": round(time.perf_counter() - started, 2),
             "extracted": n_extracted,
             "peak_memory_mb": peak_memory_mb(),
             "notes": list(dict.fromkeys([*trained["notes"], *notes_of(manifest.note)])),

@@ -17,11 +17,12 @@ from hydra.core.plugins import Plugins
 from hydra.errors import InstantiationException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.logging import RichHandler
 
+from latentiqa.commands.positional import gather_paths
 from latentiqa.errors import ConfigError, LatentiqaError
 
 log = logging.getLogger("latentiqa")
@@ -68,9 +69,10 @@ def launch(verb: str, overrides: Sequence[str]) -> int:
         # Lightning starts further ranks by typing the command line again: it must see the real
         # one, and not take Hydra's (this run's folder is its signature, so ranks agree on it).
         sys.argv = as_typed
-        refuse_sweeps_over_ranks(config)
-        HydraConfig.instance().cfg = None
         try:
+            refuse_sweeps_over_ranks(config)
+            config = with_choices(config)
+            HydraConfig.instance().cfg = None
             statuses.append(module.run(config))
         except (LatentiqaError, OmegaConfBaseException) as error:
             explain(error)
@@ -80,13 +82,26 @@ def launch(verb: str, overrides: Sequence[str]) -> int:
     entry = hydra.main(
         version_base="1.3", config_path=str(config_folder("conf")), config_name=verb
     )(task)
-    rewrite = getattr(module, "to_overrides", list)
-    sys.argv = [f"latentiqa {verb}", *rewrite(list(overrides))]
+    key = getattr(module, "POSITIONAL", None)
+    overrides = gather_paths(list(overrides), key) if key else overrides
+    sys.argv = [f"latentiqa {verb}", *overrides]
     try:
         entry()
     finally:
         sys.argv = as_typed
     return max(statuses, default=0)
+
+
+def with_choices(config: DictConfig) -> DictConfig:
+    """The config with the name of the choice of each group, for tables."""
+    groups = HydraConfig.get().runtime.choices
+    choices = {str(group): name for group, name in groups.items() if "/" not in str(group)}
+    if "psi" not in config.get("guidance", {}):
+        # A psi that no guidance takes is not part of the run.
+        choices.pop("perceptual", None)
+    with open_dict(config):
+        config.choices = choices
+    return config
 
 
 def refuse_sweeps_over_ranks(config: DictConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -175,9 +176,8 @@ def split_of(config: DictConfig, manifest: Manifest) -> Split:
 
 
 def _thinned(names: Sequence[str], limit: int) -> tuple[str, ...]:
-    """At most ``limit`` names, evenly spaced: neighbours are often copies of one content."""
-    step = max(1, len(names) // limit)
-    return tuple(names[::step][:limit])
+    """At most ``limit`` names, drawn by a fixed seed: neighbours are often copies of a content."""
+    return tuple(sorted(random.Random(0).sample(names, min(limit, len(names)))))
 
 
 def extraction_options(config: DictConfig) -> dict[str, int]:

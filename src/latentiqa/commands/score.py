@@ -37,26 +37,7 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
 
-TAKES_A_VALUE = {"-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name",
-                 "-cd", "--config-dir", "--experimental-rerun"}  # fmt: skip
-
-
-def to_overrides(arguments: list[str]) -> list[str]:
-    """Turn pictures and folders given as such into Hydra's ``input=[...]``.
-
-    Example:
-        >>> to_overrides(["a (1).jpg", "run=runs/x"])
-        ['run=runs/x', 'input=["a (1).jpg"]']
-    """
-    paths, rest = [], []
-    for previous, argument in zip(["", *arguments], arguments, strict=False):
-        is_option = argument.startswith("-") or previous in TAKES_A_VALUE
-        is_path = not is_option and ("=" not in argument or Path(argument).exists())
-        (paths if is_path else rest).append(argument)
-    if not paths:
-        return rest
-    quoted = (path.replace("\\", "\\\\").replace('"', '\\"') for path in paths)
-    return [*rest, "input=[{}]".format(",".join(f'"{path}"' for path in quoted))]
+POSITIONAL = "input"
 
 
 def run(config: DictConfig) -> int:

@@ -148,8 +148,8 @@ def run(config: DictConfig) -> int:
             "dataset_fingerprint": manifest.fingerprint,
             "store_key": store.key,
             "backbone": lgdm.backbone.identity,
-            "seconds": {
-                "total": round(fitted - started, 2),
+            "seconds": round(fitted - started, 2),
+            "stages": {
                 "inspect": round(inspected - started, 2),
                 "extract": round(extracted - inspected, 2),
                 "fit_and_test": round(fitted - extracted, 2),
