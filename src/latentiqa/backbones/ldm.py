@@ -46,8 +46,9 @@ class LatentDiffusion(nn.Module):
         identity: str = "unnamed",
     ) -> None:
         super().__init__()
-        self.vae = vae
-        self.unet = unet
+        # Any: diffusers types what a model returns as a union with a tuple, its config as a dict.
+        self.vae: Any = vae
+        self.unet: Any = unet
         self.text_encoder = text_encoder
         self.tokenizer = tokenizer
         self.prediction_type = scheduler.config.prediction_type
@@ -80,7 +81,8 @@ class LatentDiffusion(nn.Module):
             identity: see the class.
         """
         folder = Path(folder)
-        vae_class = AutoencoderKL.load_config(folder / "vae")["_class_name"]
+        vae_config: Any = AutoencoderKL.load_config(folder / "vae")
+        vae_class = vae_config["_class_name"]
         autoencoder = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
         if vae_class not in autoencoder:
             raise ConfigError(
@@ -88,17 +90,18 @@ class LatentDiffusion(nn.Module):
                 f"one of {', '.join(autoencoder)}."
             )
         weights: dict[str, Any] = {
-            "torch_dtype": dtype,
             "variant": variant,
             "use_safetensors": True,
             "local_files_only": True,
         }
-        # transformers spells the argument differently from diffusers.
-        text_weights = {k: v for k, v in weights.items() if k != "torch_dtype"} | {"dtype": dtype}
+        vae, unet = (
+            model.from_pretrained(folder, subfolder=part, torch_dtype=dtype, **weights)
+            for model, part in ((autoencoder[vae_class], "vae"), (UNet2DConditionModel, "unet"))
+        )
         return cls(
-            autoencoder[vae_class].from_pretrained(folder, subfolder="vae", **weights),
-            UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **weights),
-            CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **text_weights),
+            vae,
+            unet,
+            CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=dtype, **weights),
             CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True),
             DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True),
             identity=identity,

@@ -103,9 +103,10 @@ def build_tiny(
     folder = Path(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        autoencoder = AutoencoderKL(**VAE | dict(vae or {}))
+        # Any: diffusers types what a model returns as a union with a tuple.
+        autoencoder: Any = AutoencoderKL(**VAE | dict(vae or {}))
         denoiser = UNet2DConditionModel(**UNET | dict(unet or {}))
-        tokenizer = byte_tokenizer(folder / "tokenizer")
+        tokenizer: Any = byte_tokenizer(folder / "tokenizer")
         text_encoder = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=len(tokenizer),
@@ -119,7 +120,8 @@ def build_tiny(
         # the random encoder, since a random model has no data that it was trained on.
         latents = autoencoder.eval().encode(torch.rand(4, 3, 256, 256) * 2 - 1).latent_dist.mode()
         autoencoder.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
-    StableDiffusionPipeline(
+    pipeline: Any = StableDiffusionPipeline  # its annotations forbid the None that it accepts
+    pipeline(
         vae=autoencoder,
         unet=denoiser,
         text_encoder=text_encoder,

@@ -39,7 +39,7 @@ def main() -> None:
         sys.exit(f"latentiqa: no verb {verb!r}; expected one of {', '.join(VERBS)}.")
     if {"-h", "--help"} & set(overrides):
         # Only the module's text is needed: nothing heavy is imported for it.
-        print(import_module(f"latentiqa.commands.{verb}").__doc__.strip())
+        print((import_module(f"latentiqa.commands.{verb}").__doc__ or "").strip())
         return
 
     from latentiqa.commands.launch import launch

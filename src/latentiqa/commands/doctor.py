@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from latentiqa.backbones.source import BackboneSource
-from latentiqa.commands.launch import build, config_folder
+from latentiqa.commands.launch import Done, build, config_folder
 from latentiqa.paths import cache_dir
 from latentiqa.runs import environment
 
 
-def run(config: DictConfig) -> int:
+def run(config: DictConfig) -> Done:
     """Print the report; see the module's docstring."""
     console = Console(highlight=False)
     env = environment()
@@ -33,7 +33,7 @@ def run(config: DictConfig) -> int:
     console.print(_table("backbone weights", weights()))
     places = {"runs": config.paths.runs, "store": config.paths.store, "cache": str(cache_dir())}
     console.print(_table("disk", {name: disk(Path(path)) for name, path in places.items()}))
-    return 0
+    return Done()
 
 
 def devices() -> dict[str, str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from latentiqa.commands.launch import build
+from latentiqa.commands.launch import Done, build
 from latentiqa.commands.parts import (
     check_data,
     extraction_options,
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 PARTS = ("all", "train", "val", "test")
 
 
-def run(config: DictConfig) -> int:
+def run(config: DictConfig) -> Done:
     """Evaluate one run on one dataset; see the module's docstring."""
     check_data(config)
     if config.part not in PARTS:
@@ -82,7 +82,7 @@ def run(config: DictConfig) -> int:
         **extraction_options(config),
     )
     if is_other_rank():
-        return 0
+        return Done()
     assert run_.lgdm.head is not None
     x = read_features(store, [keys[name] for name in names], list(run_.lgdm.widths))
     metrics, rows = score_part(run_.lgdm.head, x, manifest, names, config.part)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from latentiqa.commands.launch import build
+from latentiqa.commands.launch import Done, build
 from latentiqa.commands.parts import (
     check_data,
     check_method,
@@ -24,7 +24,7 @@ from latentiqa.commands.parts import (
 )
 
 
-def run(config: DictConfig) -> int:
+def run(config: DictConfig) -> Done:
     """Extract a dataset; see the module's docstring."""
     check_data(config)
     described = check_method(config)
@@ -46,4 +46,4 @@ def run(config: DictConfig) -> int:
         **extraction_options(config),
     )
     print(store.path)
-    return 0
+    return Done()

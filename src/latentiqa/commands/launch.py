@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
 from hydra.core.config_search_path import ConfigSearchPath
@@ -26,6 +26,18 @@ from latentiqa.commands.positional import gather_paths
 from latentiqa.errors import ConfigError, LatentiqaError
 
 log = logging.getLogger("latentiqa")
+
+
+class Done(NamedTuple):
+    """How a verb ended.
+
+    Attributes:
+        status: the process's exit status.
+        objective: what an Optuna sweep maximises: the validation SRCC, never the test's.
+    """
+
+    status: int = 0
+    objective: float | None = None
 
 
 def config_folder(name: str) -> Path:
@@ -53,7 +65,7 @@ def launch(verb: str, overrides: Sequence[str]) -> int:
     """Compose the verb's config and run it.
 
     Args:
-        verb: name of a module in this package that has ``run(config) -> int``.
+        verb: name of a module in this package that has ``run(config) -> Done``.
         overrides: Hydra's arguments.
 
     Returns:
@@ -65,7 +77,7 @@ def launch(verb: str, overrides: Sequence[str]) -> int:
     as_typed = sys.argv
     statuses: list[int] = []
 
-    def task(config: DictConfig) -> None:
+    def task(config: DictConfig) -> float | None:
         # Lightning starts further ranks by typing the command line again: it must see the real
         # one, and not take Hydra's (this run's folder is its signature, so ranks agree on it).
         sys.argv = as_typed
@@ -73,11 +85,13 @@ def launch(verb: str, overrides: Sequence[str]) -> int:
             refuse_sweeps_over_ranks(config)
             config = with_choices(config)
             HydraConfig.instance().cfg = None
-            statuses.append(module.run(config))
+            done: Done = module.run(config)
         except (LatentiqaError, OmegaConfBaseException) as error:
             explain(error)
             # Not an Exception, so Hydra adds no traceback; a sweep ends here.
             sys.exit(1)
+        statuses.append(done.status)
+        return done.objective
 
     entry = hydra.main(
         version_base="1.3", config_path=str(config_folder("conf")), config_name=verb

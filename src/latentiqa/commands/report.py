@@ -17,6 +17,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
+from latentiqa.commands.launch import Done
 from latentiqa.errors import ConfigError
 from latentiqa.report.tables import load_results, table, to_csv, to_latex, to_markdown
 from latentiqa.runs import write_atomic
@@ -27,7 +28,7 @@ POSITIONAL = "runs"
 FORMATS = {".md": to_markdown, ".csv": to_csv, ".tex": to_latex}
 
 
-def run(config: DictConfig) -> int:
+def run(config: DictConfig) -> Done:
     """Print the table; see the module's docstring."""
     output = None if config.output is None else Path(config.output)
     if output is not None and output.suffix not in FORMATS:
@@ -40,4 +41,4 @@ def run(config: DictConfig) -> int:
     if output is not None:
         write_atomic(output, FORMATS[output.suffix](rows))
         log.info("written to %s", output)
-    return 0
+    return Done()

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from latentiqa.commands.launch import build
+from latentiqa.commands.launch import Done, build
 from latentiqa.runs import read_json
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def score_part(
     return correlations(pred, target), rows
 
 
-def announce(results_path: Path) -> int:
+def announce(results_path: Path) -> Done:
     """Print the test metrics and, as the last line, the path of results.json."""
     results = read_json(results_path)
     console = Console(stderr=True, highlight=False)
@@ -69,7 +69,7 @@ def announce(results_path: Path) -> int:
         console.print(f"note: {note}", markup=False)
     # Unwrapped and alone on stdout, for scripts.
     print(results_path)
-    return 0
+    return Done(objective=results["metrics"].get("val", {}).get("srcc"))
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 from rich.table import Table
 
+from latentiqa.commands.launch import Done
 from latentiqa.commands.parts import listed
 from latentiqa.commands.progress import track
 from latentiqa.commands.trained import load_run
@@ -40,7 +41,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", "
 POSITIONAL = "input"
 
 
-def run(config: DictConfig) -> int:
+def run(config: DictConfig) -> Done:
     """Score pictures; see the module's docstring."""
     output = None if config.output is None else Path(config.output)
     if output is not None and output.suffix not in {".csv", ".json"}:
@@ -75,7 +76,7 @@ def run(config: DictConfig) -> int:
         log.info("written to %s", output)
     if bad:
         log.error("%d of %d files cannot be read:\n%s", len(bad), len(paths), listed(bad))
-    return 1 if bad else 0
+    return Done(status=1 if bad else 0)
 
 
 def find_pictures(inputs: Iterable[str]) -> list[Path]:

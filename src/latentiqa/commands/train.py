@@ -27,7 +27,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from latentiqa.commands.launch import build
+from latentiqa.commands.launch import Done, build
 from latentiqa.commands.parts import (
     check_data,
     check_method,
@@ -54,7 +54,7 @@ from latentiqa.runs import (
 log = logging.getLogger(__name__)
 
 
-def run(config: DictConfig) -> int:
+def run(config: DictConfig) -> Done:
     """Train and evaluate one run; see the module's docstring."""
     check_data(config)
     described = check_method(config)
@@ -105,7 +105,7 @@ def run(config: DictConfig) -> int:
         **extraction_options(config),
     )
     if is_other_rank():
-        return 0
+        return Done()
     extracted = time.perf_counter()
 
     names = list(lgdm.widths)

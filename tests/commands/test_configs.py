@@ -1,0 +1,261 @@
+"""Every config composes and builds what it says; mistakes end before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from command_line import type_in
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep
+from miniatures import write_biq2021, write_csv
+from omegaconf import DictConfig, OmegaConf
+
+from latentiqa.commands import VERBS
+from latentiqa.commands.launch import build, config_folder, register_search_path
+from latentiqa.commands.parts import trainer_factory
+
+CONF = config_folder("conf")
+CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in config_folder("experiments").glob("*/experiment/*.yaml"))
+SWEEPS = sorted(path.stem for path in config_folder("sweeps").glob("sweep/*.yaml"))
+
+
+def composed(verb: str, *overrides: str, hydra_too: bool = False) -> DictConfig:
+    register_search_path()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(verb, list(overrides), return_hydra_config=hydra_too)
+
+
+@pytest.fixture
+def filled_in(tmp_path, micro_folder) -> dict[tuple[str, str], list[str]]:
+    """What a user must add to some choices, and what lets GPU choices be built without one."""
+    (tmp_path / "own").mkdir()
+    return {
+        ("backbone", "folder"): [f"backbone.source={micro_folder}"],
+        ("dataset", "csv"): [f"dataset.path={write_csv(tmp_path / 'own')}"],
+        ("dataset", "biq2021"): [f"dataset.root={write_biq2021(tmp_path / 'biq')}"],
+        ("dataset", "demo"): [f"dataset.cache_dir={tmp_path}", "dataset.photos=[moon]"],
+        ("trainer", "gpu"): ["trainer.accelerator=cpu"],
+        ("trainer", "ddp"): ["trainer.accelerator=cpu", "trainer.devices=1"],
+    }
+
+
+def test_every_group_of_the_issue_is_there():
+    groups = {group for group, _ in CHOICES}
+    assert groups >= {
+        *("backbone", "timesteps", "layers", "guidance", "perceptual", "head", "dataset"),
+        *("trainer", "logger", "callbacks", "debug", "hydra"),
+    }
+    choices = {group: {name for g, name in CHOICES if g == group} for group in groups}
+    assert choices["trainer"] >= {"cpu", "gpu", "ddp"}
+    assert choices["logger"] >= {"csv", "wandb", "none"}
+    assert {"demo", "lgdm_biq2021"} <= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes_and_builds(group, choice, filled_in, tmp_path):
+    config = composed("train", f"{group}={choice}", *filled_in.get((group, choice), []))
+    check = globals()[f"check_{group}"]  # a new group needs a check here
+    check(config, choice, tmp_path)
+
+
+def check_backbone(config: Any, choice: str, _folder: Any) -> None:
+    source = build(config.backbone)
+    assert source.name == choice
+    assert source.is_tiny == (choice == "tiny")
+
+
+def check_timesteps(config: Any, choice: str, _folder: Any) -> None:
+    used = build(config.timesteps).used
+    assert len(used) == {"single": 1, "tiny": 3, "lgdm": 10}[choice]
+    assert min(used) == 10
+    assert max(used) <= 100
+
+
+def check_layers(config: Any, _choice: str, _folder: Any) -> None:
+    assert list(build(config.layers).patterns) == list(config.layers.patterns)
+
+
+def check_guidance(config: Any, choice: str, _folder: Any) -> None:
+    guidance = build(config.guidance)
+    assert type(guidance).__name__ == {"none": "NoGuidance", "pmg": "PMG"}[choice]
+    assert choice == "none" or type(guidance.psi).__name__ == "BackboneFeatures"
+
+
+def check_perceptual(config: Any, choice: str, _folder: Any) -> None:
+    names = {"none": "NoneType", "sd": "BackboneFeatures", "nss": "NSS"}
+    assert type(build(config.perceptual)).__name__ == names[choice]
+    assert type(build(config.guidance).psi).__name__ == names[choice]
+
+
+def check_head(config: Any, choice: str, _folder: Any) -> None:
+    head = build(config.head)
+    assert type(head).__name__ == {"ridge": "RidgeHead"}.get(choice, "MLPHead")
+    assert (choice == "linear") == (head.arguments.get("hidden") == [])
+
+
+def check_dataset(config: Any, choice: str, _folder: Any) -> None:
+    assert len(build(config.dataset)) == {"csv": 6, "biq2021": 9, "demo": 21}[choice]
+
+
+def check_trainer(config: Any, choice: str, _folder: Any) -> None:
+    trainer = trainer_factory(config)()
+    assert trainer.num_devices == 1
+    assert type(trainer.strategy).__name__ == (
+        "DDPStrategy" if choice == "ddp" else "SingleDeviceStrategy"
+    )
+
+
+def check_logger(config: Any, choice: str, folder: Any) -> None:
+    names = {"csv": "CSVLogger", "wandb": "WandbLogger"}
+    if choice == "none":
+        assert not config.logger
+    else:
+        assert type(build(config.logger, save_dir=str(folder))).__name__ == names[choice]
+
+
+def check_callbacks(config: Any, choice: str, _folder: Any) -> None:
+    callbacks = [build(callback) for callback in (config.callbacks or {}).values()]
+    assert len(callbacks) == {"none": 0, "default": 1}[choice]
+
+
+def check_debug(config: Any, _choice: str, _folder: Any) -> None:
+    assert config.fast_dev_run is True
+    assert config.limit == 8
+
+
+def check_hydra(config: Any, choice: str, _folder: Any) -> None:
+    own = composed("train", f"hydra={choice}", hydra_too=True).hydra
+    assert own.output_subdir is None
+    assert own.run.dir == "."
+    assert "hydra" not in config
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_composes(verb):
+    overrides = ["dataset=demo"] if verb == "evaluate" else []
+    assert "paths" in composed(verb, *overrides)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_states_its_method(name):
+    choices = composed("train", f"experiment={name}", hydra_too=True).hydra.runtime.choices
+    config = composed("train", f"experiment={name}")
+    assert config.name == name
+    written = OmegaConf.load(
+        next(config_folder("experiments").glob(f"*/experiment/{name}.yaml"))
+    ).defaults
+    stated = {
+        key.removeprefix("override /"): value for entry in written for key, value in entry.items()
+    }
+    groups = ("backbone", "timesteps", "layers", "perceptual", "guidance", "head", "dataset")
+    assert {group: choices[group] for group in groups} == stated
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_sweep_names_keys_that_exist(name):
+    params = composed("train", f"sweep={name}", hydra_too=True).hydra.sweeper.params
+    assert params
+    overrides = [OverridesParser.create().parse_override(f"{k}={v}") for k, v in params.items()]
+    first = [f"{override.key_or_group}={_first_value(override)}" for override in overrides]
+    build(composed("train", *first).guidance)
+
+
+def _first_value(override: Any) -> Any:
+    if isinstance(override.value(), IntervalSweep):
+        return override.value().start
+    return next(override.sweep_string_iterator())
+
+
+def test_wandb_sweeps_name_keys_that_exist():
+    config = composed("train", "experiment=demo", "logger=wandb", "logger.offline=false")
+    for path in config_folder("sweeps").glob("wandb/*.yaml"):
+        for key in OmegaConf.load(path).parameters:
+            assert OmegaConf.select(config, key) is not None, f"{path}: {key}"
+
+
+@pytest.mark.parametrize(
+    ("typo", "told"),
+    [
+        ("guidanc=pmg", "Could not override 'guidanc'"),
+        ("data.batchsize=4", "Key 'batchsize' is not in struct"),
+        ("guidance=pmgg", "Could not find 'guidance/pmgg'"),
+        ("experiment=dmeo", "Could not find 'experiment/dmeo'"),
+    ],
+)
+def test_typos_get_hydras_own_error(typo, told, nothing_loaded):
+    outcome = type_in("train", typo)
+    assert outcome.status == 1
+    assert told in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["guidance.route=x"], "guidance.route='x': expected"),
+        (["guidance.measurement.weight=-1"], "weight=-1"),
+        (["guidance.perceptual.normalisation=x"], "normalisation='x'"),
+        (["perceptual=nss", "perceptual.window=4"], "window=4"),
+        (["perceptual.timestep=1000"], "perceptual.timestep=1000"),
+        (["timesteps.values=[10,20]"], "timesteps.values=[10, 20]: expected strictly falling"),
+        (["timesteps.use=[11]"], "timesteps.use=[11]: expected some of"),
+        (["timesteps.eta=2"], "timesteps.eta=2"),
+        (["timesteps.eta=x"], "timesteps"),
+        (["layers.patterns=[xx]"], "'xx' names no stage"),
+        (["pooling=max"], "pooling='max': expected one of"),
+        (["backbone.dtype=x"], "backbone.dtype='x': expected one of"),
+        (["backbone.resolution=100"], "backbone.resolution=100"),
+        (["backbone=folder"], "backbone.source is not set"),
+        (["backbone=folder", "backbone.source=nowhere"], "no such folder"),
+        (["data.on_error=x"], "data.on_error='x': expected 'stop' or 'skip'"),
+        (["data.batch_size=0"], "data.batch_size=0: expected an integer >= 1"),
+        (["data.batch_size=x"], "data.batch_size=x: expected an integer >= 1"),
+        (["data.num_workers=-1"], "data.num_workers=-1"),
+        (["data.shard_size=0"], "data.shard_size=0"),
+        (["data.resize=x"], "expected stretch or short_side"),
+        (["split=none"], "split='none': expected a seed"),
+        (["split=-1"], "split=-1: expected a seed"),
+        (["fractions=[0.5,0.5]"], "expected three positive shares"),
+        (["fractions=0.5"], "fractions"),
+        (["fractions=[a,b,c]"], "fractions"),
+        (["split=official", "validation_fraction=2"], "validation_fraction=2"),
+        (["head.alphas=[]"], "alphas=[]"),
+        (["head=mlp", "head.dropout=1"], "dropout=1"),
+        (["head=mlp", "head.lr=x"], "lr"),
+        (["limit=2"], "limit=2: expected at least 3"),
+        (["limit=x"], "limit=x"),
+        (["seed=x"], "seed=x"),
+        (["seed=-1"], "seed=-1"),
+        (["dataset=csv"], "dataset.path is not set"),
+        (["dataset=csv", "dataset.path=nowhere.csv"], "nowhere.csv: no such file"),
+        (["dataset=biq2021", "dataset.root=nowhere"], "expected the authors' layout"),
+        (["dataset.photos=[nobody]"], "photos=('nobody',): expected some of"),
+        (["trainer.accelerator=x"], "accelerator"),
+        (["trainer.devices=0"], "devices"),
+        (["logger=csv", "logger.flush_logs_every_n_steps=x"], "flush"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_values_are_explained_before_anything_is_loaded(
+    wrong, told, nothing_loaded, tmp_path, scores_csv
+):
+    dataset = [] if any("dataset" in override for override in wrong) else ["dataset=csv"]
+    if dataset:
+        dataset.append(f"dataset.path={scores_csv}")
+    outcome = type_in(
+        "train", *dataset, f"paths.runs={tmp_path}", f"paths.store={tmp_path}", *wrong
+    )
+    assert outcome.status == 1
+    assert told in " ".join(outcome.err.split())
+    assert outcome.err.startswith("error:")
+    assert "Traceback" not in outcome.err
+    assert not outcome.out
+
+
+def test_the_first_thing_to_type_needs_no_value():
+    """Nothing in `latentiqa train experiment=demo` is missing."""
+    config = composed("train", "experiment=demo")
+    assert not OmegaConf.missing_keys(config)

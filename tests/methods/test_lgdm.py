@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from latentiqa.backbones.addresses import Layers
+from latentiqa.errors import ConfigError, LatentiqaError
+from latentiqa.guidance import PMG, NoGuidance
+from latentiqa.heads import RidgeHead
+from latentiqa.methods.lgdm import LGDM
+from latentiqa.perceptual.nss import NSS
+from latentiqa.perceptual.sd import BackboneFeatures
+from latentiqa.trajectory import Timesteps
+
+UP = Layers(["up.*.resnet.*"])
+
+
+def lgdm(tiny, guidance=None, **kwargs) -> LGDM:
+    arguments = {"timesteps": Timesteps([60, 20]), "layers": UP, "pooling": "mean_std"} | kwargs
+    return LGDM(tiny, guidance=guidance, **arguments)
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        NoGuidance(),
+        PMG(psi=BackboneFeatures()),
+        PMG(psi=NSS()),
+        PMG(psi=BackboneFeatures(), route="score"),
+    ],
+    ids=["none", "sd", "nss", "score"],
+)
+def test_features_are_the_same_alone_in_a_batch_and_in_another_order(tiny, pictures, guidance):
+    image, names = pictures
+    method = lgdm(tiny, guidance)
+    batch = method.hyperfeatures(image, names)
+    turned = method.hyperfeatures(image.flip(0), names[::-1])
+    alone = method.hyperfeatures(image[3:4], names[3:4])
+    for name, value in batch.items():
+        scale = value.abs().max()
+        assert (turned[name].flip(0) - value).abs().max() <= 1e-5 * scale
+        assert (alone[name][0] - value[3]).abs().max() <= 1e-5 * scale
+
+
+def test_the_seed_and_the_name_change_features(tiny, pictures):
+    image, names = pictures
+    one = lgdm(tiny).hyperfeatures(image[:1], names[:1])
+    for other in (
+        lgdm(tiny, seed=1).hyperfeatures(image[:1], names[:1]),
+        lgdm(tiny).hyperfeatures(image[:1], ["another.png"]),
+    ):
+        assert not any(torch.allclose(one[name], other[name]) for name in one)
+
+
+def test_widths_tell_names_order_and_lengths(tiny, pictures):
+    image, names = pictures
+    method = lgdm(tiny, timesteps=Timesteps([60, 40, 20], use=[60, 20]))
+    features = method.hyperfeatures(image, names)
+    assert {name: value.shape[1] for name, value in features.items()} == method.widths
+    assert list(features) == list(method.widths)
+    assert len(features) == 2 * 12 * 2
+    assert all(value.dtype == torch.float32 for value in features.values())
+
+
+def test_hyperfeatures_are_the_pooled_maps(tiny, pictures):
+    image, names = pictures
+    method = lgdm(tiny, timesteps=Timesteps([20]))
+    features = method.hyperfeatures(image, names)
+    from latentiqa.noise import image_noise
+    from latentiqa.trajectory import add_noise
+
+    with torch.no_grad():
+        z0 = tiny.encode(image)
+        z_t = add_noise(z0, image_noise(names, 20, z0.shape[1:]), tiny.alpha_bar(20))
+        maps = []
+        hook = (
+            tiny.unet.up_blocks[2]
+            .resnets[1]
+            .register_forward_hook(lambda *arguments: maps.append(arguments[2]))
+        )
+        tiny.unet(z_t, 20, encoder_hidden_states=tiny.context("", 8))
+        hook.remove()
+    flat = maps[0].flatten(2)
+    torch.testing.assert_close(features["20/up.2.resnet.1/mean"], flat.mean(2))
+    torch.testing.assert_close(features["20/up.2.resnet.1/std"], flat.std(2, correction=0))
+
+
+def test_scores_are_the_heads(tiny, pictures):
+    image, names = pictures
+    method = lgdm(tiny)
+    features = method.hyperfeatures(image, names)
+    x = torch.cat(list(features.values()), dim=1)
+    y = torch.linspace(0, 1, 8)
+    method.head = RidgeHead()
+    method.head.fit(x, y, x, y)
+    torch.testing.assert_close(method(image, names), method.head.predict(x))
+
+
+def test_the_recipe_holds_what_changes_values_and_only_that(tiny):
+    base = lgdm(tiny).recipe()
+    for changed in (
+        lgdm(tiny, seed=1),
+        lgdm(tiny, prompt="a photo"),
+        lgdm(tiny, timesteps=Timesteps([60, 30])),
+        lgdm(tiny, timesteps=Timesteps([60, 20], eta=0.5)),
+        lgdm(tiny, PMG()),
+    ):
+        assert changed.recipe() != base
+    for same in (
+        lgdm(tiny, layers=Layers(["mid.*"])),
+        lgdm(tiny, pooling="mean"),
+        lgdm(tiny, timesteps=Timesteps([60, 20], use=[20])),
+    ):
+        assert same.recipe() == base
+    psis = [BackboneFeatures(), BackboneFeatures(timestep=1), NSS(), NSS(scales=1), None]
+    recipes = [str(lgdm(tiny, PMG(psi=psi)).recipe()) for psi in psis]
+    assert len(set(recipes)) == len(psis)
+
+
+def test_values_that_are_not_finite_name_the_picture(tiny, pictures):
+    image, names = pictures
+    image = image.clone()
+    image[2] = float("nan")
+    with pytest.raises(LatentiqaError, match=r"photo \(2\).png are not finite"):
+        lgdm(tiny).hyperfeatures(image, names)
+
+
+def test_misuse_is_explained(tiny, pictures):
+    image, names = pictures
+    with pytest.raises(ConfigError, match="need a fitted head"):
+        lgdm(tiny)(image, names)
+    with pytest.raises(ConfigError, match="8 images but 7 names"):
+        lgdm(tiny).hyperfeatures(image, names[:7])
+    with pytest.raises(ConfigError, match="pooling='max'"):
+        lgdm(tiny, pooling="max")
