@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from latentiqa.backbones.ldm import LatentDiffusion
 from latentiqa.errors import ConfigError
 from latentiqa.noise import image_noise
+
+if TYPE_CHECKING:
+    from latentiqa.backbones.ldm import LatentDiffusion
 
 
 @dataclass(frozen=True)

@@ -94,13 +94,13 @@ class LatentDiffusion(nn.Module):
             "use_safetensors": True,
             "local_files_only": True,
         }
-        vae, unet = (
-            model.from_pretrained(folder, subfolder=part, torch_dtype=dtype, **weights)
-            for model, part in ((autoencoder[vae_class], "vae"), (UNet2DConditionModel, "unet"))
-        )
         return cls(
-            vae,
-            unet,
+            autoencoder[vae_class].from_pretrained(
+                folder, subfolder="vae", torch_dtype=dtype, **weights
+            ),
+            UNet2DConditionModel.from_pretrained(
+                folder, subfolder="unet", torch_dtype=dtype, **weights
+            ),
             CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=dtype, **weights),
             CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True),
             DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True),

@@ -16,7 +16,6 @@ evaluations/. Pictures that the head was fitted on are refused.
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -24,7 +23,7 @@ from omegaconf import DictConfig
 from latentiqa.commands.launch import Done, build
 from latentiqa.commands.parts import (
     check_data,
-    extraction_options,
+    fill_store,
     inspect,
     is_other_rank,
     notes_of,
@@ -32,11 +31,11 @@ from latentiqa.commands.parts import (
     split_of,
     trainer_factory,
 )
-from latentiqa.commands.results import announce, score_part
+from latentiqa.commands.results import Clock, announce, provenance, score_part
 from latentiqa.commands.trained import load_run, trained_results
 from latentiqa.errors import ConfigError, DataError
 from latentiqa.hashing import digest
-from latentiqa.runs import environment, peak_memory_mb, write_json, write_predictions
+from latentiqa.runs import write_json, write_predictions
 
 log = logging.getLogger(__name__)
 
@@ -64,62 +63,49 @@ def run(config: DictConfig) -> Done:
         log.info("this evaluation is finished (force=true runs it again)")
         return announce(results_path)
 
-    started = time.perf_counter()
-    from latentiqa.hyperfeatures.extraction import extract, open_store, read_features
+    from latentiqa.hyperfeatures.extraction import read_features
 
+    make_trainer = trainer_factory(config)
+    clock = Clock()
     keys = inspect(manifest.subset(names).records, config.data.on_error)
     names = [name for name in names if name in keys]
-    run_ = load_run(config.run, config.paths.runs)
-    _refuse_seen(keys, run_.train_images)
-    store = open_store(config.paths.store, run_.lgdm, run_.resize)
-    n_extracted = extract(
-        run_.lgdm,
-        store,
-        manifest.records,
-        keys,
-        run_.resize,
-        trainer_factory(config),
-        **extraction_options(config),
-    )
+    clock.lap("inspect")
+    loaded = load_run(config.run, config.paths.runs)
+    _refuse_seen(keys, loaded.seen_images)
+    lgdm = loaded.lgdm
+    assert lgdm.head is not None
+    store, n_extracted = fill_store(config, lgdm, loaded.resize, manifest, keys, make_trainer)
     if is_other_rank():
         return Done()
-    assert run_.lgdm.head is not None
-    x = read_features(store, [keys[name] for name in names], list(run_.lgdm.widths))
-    metrics, rows = score_part(run_.lgdm.head, x, manifest, names, config.part)
+    clock.lap("extract")
+    x = read_features(store, [keys[name] for name in names], list(lgdm.widths))
+    metrics, rows = score_part(lgdm.head, x, manifest, names, config.part)
+    clock.lap("test")
     write_predictions(folder / "predictions.csv", rows)
-    write_json(
-        results_path,
-        {
-            "kind": "evaluate",
-            "name": trained["name"],
-            "signature": sign,
-            "run": trained["signature"],
-            "trained_on": trained["dataset"],
-            "dataset": manifest.dataset,
-            "part": config.part,
-            "metrics": {"test": metrics},
-            "split_hash": split_hash,
-            "dataset_fingerprint": manifest.fingerprint,
-            "store_key": store.key,
-            "backbone": run_.lgdm.backbone.identity,
-            "seconds": round(time.perf_counter() - started, 2),
-            "extracted": n_extracted,
-            "peak_memory_mb": peak_memory_mb(),
-            "notes": list(dict.fromkeys([*trained["notes"], *notes_of(manifest.note)])),
-            **environment(),
-            "config": {"evaluation": plain(config), **trained["config"]},
-        },
-    )
+    results = {
+        "kind": "evaluate",
+        "name": trained["name"],
+        "signature": sign,
+        "run": trained["signature"],
+        "trained_on": trained["dataset"],
+        "part": config.part,
+        "metrics": {"test": metrics},
+        "split_hash": split_hash,
+        **provenance(manifest, lgdm, store, n_extracted, clock),
+        "notes": list(dict.fromkeys([*trained["notes"], *notes_of(manifest.note)])),
+        "config": {**trained["config"], "evaluation": plain(config)},
+    }
+    write_json(results_path, results)
     return announce(results_path)
 
 
-def _refuse_seen(keys: dict[str, str], train_images: frozenset[str]) -> None:
+def _refuse_seen(keys: dict[str, str], seen_images: frozenset[str]) -> None:
     """Pictures that the head was fitted on are no test, under whatever name."""
-    seen = {key.split(":", 1)[0] for key in train_images}
+    seen = {key.split(":", 1)[0] for key in seen_images}
     known = [name for name, key in keys.items() if key.split(":", 1)[0] in seen]
     if known:
         raise DataError(
-            f"{len(known)} of {len(keys)} pictures were in the run's training part, for example "
-            f"{known[0]}: evaluate on part=test of the split that it was trained with, or on "
-            "other pictures."
+            f"{len(known)} of {len(keys)} pictures were in the run's training or validation part, "
+            f"for example {known[0]}: evaluate on part=test of the split that it was trained with, "
+            "or on other pictures."
         )

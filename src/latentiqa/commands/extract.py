@@ -17,8 +17,9 @@ from latentiqa.commands.launch import Done, build
 from latentiqa.commands.parts import (
     check_data,
     check_method,
-    extraction_options,
+    fill_store,
     inspect,
+    is_other_rank,
     load_lgdm,
     trainer_factory,
 )
@@ -27,23 +28,13 @@ from latentiqa.commands.parts import (
 def run(config: DictConfig) -> Done:
     """Extract a dataset; see the module's docstring."""
     check_data(config)
-    described = check_method(config)
+    method = check_method(config)
     manifest = build(config.dataset)
+    make_trainer = trainer_factory(config)
     records = manifest.records if config.limit is None else manifest.records[: config.limit]
     keys = inspect(records, config.data.on_error)
-
-    from latentiqa.hyperfeatures.extraction import extract, open_store
-
-    lgdm = load_lgdm(config, described)
-    store = open_store(config.paths.store, lgdm, described["resize"])
-    extract(
-        lgdm,
-        store,
-        manifest.records,
-        keys,
-        described["resize"],
-        trainer_factory(config),
-        **extraction_options(config),
-    )
-    print(store.path)
+    lgdm = load_lgdm(config, method)
+    store, _ = fill_store(config, lgdm, method["resize"], manifest, keys, make_trainer)
+    if not is_other_rank():
+        print(store.path)
     return Done()

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.text import Text
 
 from latentiqa.commands.positional import gather_paths
 from latentiqa.errors import ConfigError, LatentiqaError
@@ -151,7 +152,9 @@ def build(config: Any, **arguments: Any) -> Any:
             cause = cause.__cause__
         if isinstance(cause, LatentiqaError):
             raise cause from None
-        raise ConfigError(str(error)) from error
+        # The class fell over a value before it could say which.
+        values = OmegaConf.to_yaml(config).strip()
+        raise ConfigError(f"{error}\nOne of these values is not of its kind:\n{values}") from error
 
 
 def explain(error: Exception) -> None:
@@ -160,17 +163,16 @@ def explain(error: Exception) -> None:
     if isinstance(error, OmegaConfBaseException) and "Missing mandatory value" in message:
         key = getattr(error, "full_key", None) or message.rsplit(" ", 1)[-1]
         message = f"{key} is not set: add {key}=... to the command line."
-    Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {_plain(message)}")
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
+    # Not wrapped: paths in it can be copied. Not markup: names of files may hold brackets.
+    Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {message}"), soft_wrap=True)
 
 
 def _set_up_logging() -> None:
     """Progress of the work goes to stderr; results alone go to stdout."""
     console = Console(stderr=True)
-    handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
+    handler: logging.Handler = logging.StreamHandler()  # whole lines, for log files
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
     log.handlers = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from latentiqa.commands.launch import build
 from latentiqa.commands.progress import track
@@ -17,13 +17,24 @@ from latentiqa.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
 
-    from latentiqa.data.images import BadImage
+    from latentiqa.data.images import BadImage, Resize
     from latentiqa.data.manifest import Manifest, Record
     from latentiqa.data.splits import Split
     from latentiqa.heads import Head
+    from latentiqa.hyperfeatures.store import FeatureStore
     from latentiqa.methods.lgdm import LGDM
 
 log = logging.getLogger(__name__)
+
+PLAIN_VALUES: dict[str, tuple[Any, str]] = {
+    "seed": (int, "an integer"),
+    "prompt": (str, 'text, or "" for none'),
+    "limit": ((int, type(None)), "an integer >= 3, or null"),
+    "validation_fraction": ((int, float), "0 < x < 1"),
+    "force": (bool, "true or false"),
+    "fast_dev_run": (bool, "true or false"),
+}
+"""Types of the keys at the top, and what to tell."""
 
 METHOD_KEYS = ("backbone", "timesteps", "layers", "guidance")
 
@@ -69,11 +80,17 @@ def load_lgdm(config: DictConfig, described: dict[str, Any], head: Head | None =
 
 
 def check_data(config: DictConfig) -> None:
-    """Check the values under ``data``.
+    """Check the values that no class checks: those at the top and under ``data``.
 
     Raises:
         ConfigError: a value is outside its range.
     """
+    for key, (kinds, expected) in PLAIN_VALUES.items():
+        if key in config and not isinstance(config[key], kinds):
+            raise ConfigError(f"{key}={config[key]!r}: expected {expected}.")
+    shares = config.get("fractions", ListConfig([]))
+    if not (isinstance(shares, ListConfig) and all(isinstance(x, (int, float)) for x in shares)):
+        raise ConfigError(f"fractions={shares}: expected three shares, for example [0.7,0.1,0.2].")
     if config.data.on_error not in {"stop", "skip"}:
         raise ConfigError(f"data.on_error={config.data.on_error!r}: expected 'stop' or 'skip'.")
     for key, least in (("batch_size", 1), ("shard_size", 1), ("num_workers", 0)):
@@ -101,6 +118,7 @@ def trainer_factory(config: DictConfig) -> Callable[[Sequence[Callback]], Traine
 
     Guidance needs gradients, so PyTorch's inference mode, Lightning's default, is off.
     """
+    quieten()
     from lightning.pytorch.callbacks import ProgressBar
 
     on_terminal = sys.stderr.isatty()
@@ -121,6 +139,8 @@ def trainer_factory(config: DictConfig) -> Callable[[Sequence[Callback]], Traine
             inference_mode=False,
         )
 
+    # Once now: a wrong value or a GPU that is not there ends the run before pictures are read.
+    make()
     return make
 
 
@@ -180,9 +200,24 @@ def _thinned(names: Sequence[str], limit: int) -> tuple[str, ...]:
     return tuple(sorted(random.Random(0).sample(names, min(limit, len(names)))))
 
 
-def extraction_options(config: DictConfig) -> dict[str, int]:
-    """What `extract` takes from the config besides the method."""
-    return {key: config.data[key] for key in ("batch_size", "num_workers", "shard_size")}
+def fill_store(
+    config: DictConfig,
+    lgdm: LGDM,
+    resize: Resize,
+    manifest: Manifest,
+    keys: dict[str, str],
+    make_trainer: Callable[[Sequence[Callback]], Trainer],
+) -> tuple[FeatureStore, int]:
+    """Open the store of the method's hyperfeatures and extract what it lacks.
+
+    Returns:
+        The store, and the number of pictures that were extracted.
+    """
+    from latentiqa.hyperfeatures.extraction import extract, open_store
+
+    store = open_store(config.paths.store, lgdm, resize)
+    options = {key: config.data[key] for key in ("batch_size", "num_workers", "shard_size")}
+    return store, extract(lgdm, store, manifest.records, keys, resize, make_trainer, **options)
 
 
 def is_other_rank() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from latentiqa.commands.launch import Done, build
-from latentiqa.runs import read_json
+from latentiqa.runs import environment, peak_memory_mb, read_json
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -21,8 +22,42 @@ if TYPE_CHECKING:
 
     from latentiqa.data.manifest import Manifest
     from latentiqa.heads import Head
+    from latentiqa.hyperfeatures.store import FeatureStore
+    from latentiqa.methods.lgdm import LGDM
 
 log = logging.getLogger(__name__)
+
+
+class Clock:
+    """Seconds by stage of a run."""
+
+    def __init__(self) -> None:
+        self.started = self.last = time.perf_counter()
+        self.stages: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        """End a stage."""
+        now = time.perf_counter()
+        self.stages[stage] = round(now - self.last, 2)
+        self.last = now
+
+
+def provenance(
+    manifest: Manifest, lgdm: LGDM, store: FeatureStore, n_extracted: int, clock: Clock
+) -> dict[str, Any]:
+    """What every results.json says of data, features, cost and environment."""
+    return {
+        "dataset": manifest.dataset,
+        "dataset_fingerprint": manifest.fingerprint,
+        "backbone": lgdm.backbone.identity,
+        "store_key": store.key,
+        "n_features": sum(lgdm.widths.values()),
+        "extracted": n_extracted,
+        "seconds": round(clock.last - clock.started, 2),
+        "stages": clock.stages,
+        "peak_memory_mb": peak_memory_mb(),
+        **environment(),
+    }
 
 
 def score_part(
@@ -66,7 +101,7 @@ def announce(results_path: Path) -> Done:
         table.add_row(*("–" if v is None else f"{v:.4f}" for v in shown), str(metrics["n"]))
         console.print(table)
     for note in results["notes"]:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
     # Unwrapped and alone on stdout, for scripts.
     print(results_path)
     return Done(objective=results["metrics"].get("val", {}).get("srcc"))

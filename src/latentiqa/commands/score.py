@@ -9,7 +9,7 @@ status is then 1.
   latentiqa score photos/ run=runs/demo-0123456789ab
   latentiqa score a.jpg b.png run=runs/demo-0123456789ab output=scores.json
 
-  output=FILE.csv, FILE.json or null; trainer=gpu; batch_size=8
+  output=FILE.csv, FILE.json or null; trainer=gpu; batch_size=4
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from latentiqa.commands.launch import Done
 from latentiqa.commands.parts import listed
 from latentiqa.commands.progress import track
-from latentiqa.commands.trained import load_run
+from latentiqa.commands.trained import load_run, trained_results
 from latentiqa.data.manifest import Record
 from latentiqa.errors import ConfigError, DataError
 from latentiqa.runs import write_atomic
@@ -50,6 +51,7 @@ def run(config: DictConfig) -> Done:
         raise ConfigError(f"batch_size={config.batch_size}: expected an integer >= 1.")
     inputs = list(config.input) if isinstance(config.input, ListConfig) else [config.input]
     paths = find_pictures(inputs)
+    trained_results(config.run, config.paths.runs)  # that there is a run, before pictures are read
 
     from latentiqa.data.images import inspect_images
 
@@ -63,10 +65,10 @@ def run(config: DictConfig) -> Done:
         rows.sort(key=lambda row: row["score"], reverse=True)
         results = trained.results
         log.info(
-            "head %s trained on %s; SRCC on its test part %.3f",
+            "head %s trained on %s; SRCC on its test part %s",
             trained.folder,
             results["dataset"],
-            results["metrics"]["test"]["srcc"],
+            "undefined" if (srcc := results["metrics"]["test"]["srcc"]) is None else f"{srcc:.3f}",
         )
         for note in results["notes"]:
             log.info("note: %s", note)
@@ -141,7 +143,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
     table.add_column("score", justify="right")
     table.add_column("picture", overflow="fold")
     for row in rows:
-        table.add_row(f"{row['score']:.4f}", row["name"].replace("[", "\\["))
+        table.add_row(f"{row['score']:.4f}", Text(row["name"]))  # brackets in it are no markup
     console.print(table)
 
 

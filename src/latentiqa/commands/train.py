@@ -21,17 +21,17 @@ A choice's keys and values are in conf/<group>/<choice>.yaml.
 from __future__ import annotations
 
 import logging
-import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from latentiqa.commands.launch import Done, build
 from latentiqa.commands.parts import (
     check_data,
     check_method,
-    extraction_options,
+    fill_store,
     inspect,
     is_other_rank,
     load_lgdm,
@@ -40,80 +40,90 @@ from latentiqa.commands.parts import (
     split_of,
     trainer_factory,
 )
-from latentiqa.commands.results import announce, score_part, track_run
+from latentiqa.commands.results import Clock, announce, provenance, score_part, track_run
 from latentiqa.errors import DataError
-from latentiqa.runs import (
-    environment,
-    peak_memory_mb,
-    signature,
-    write_atomic,
-    write_json,
-    write_predictions,
-)
+from latentiqa.runs import signature, write_atomic, write_json, write_predictions
+
+if TYPE_CHECKING:
+    from latentiqa.data.manifest import Manifest
+    from latentiqa.data.splits import Split
+    from latentiqa.heads import Head
 
 log = logging.getLogger(__name__)
 
 
-def run(config: DictConfig) -> Done:
-    """Train and evaluate one run; see the module's docstring."""
+@dataclass(frozen=True)
+class Plan:
+    """A run with all its values checked, before a picture is read or a weight loaded."""
+
+    method: dict[str, Any]
+    head: Head
+    manifest: Manifest
+    split: Split
+    values: dict[str, Any]
+    signature: str
+    folder: Path
+
+
+def plan_run(config: DictConfig) -> Plan:
+    """Check the config and read the dataset's lists.
+
+    Raises:
+        LatentiqaError: a value is outside its range, or the lists are not what they should be.
+    """
     check_data(config)
-    described = check_method(config)
-    head = build(config.head)
+    method, head = check_method(config), build(config.head)
     manifest = build(config.dataset)
     split = split_of(config, manifest)
     values = plain(config)
     sign = signature(values, dataset=manifest.fingerprint, split=split.hash)
     folder = Path(config.paths.runs) / f"{config.name}-{sign}"
-    results_path = folder / "results.json"
+    return Plan(method, head, manifest, split, values, sign, folder)
+
+
+def run(config: DictConfig) -> Done:
+    """Train and evaluate one run; see the module's docstring."""
+    plan = plan_run(config)
+    results_path = plan.folder / "results.json"
     if results_path.exists() and not config.force:
         log.info("this run is finished (force=true runs it again)")
         return announce(results_path)
 
-    started = time.perf_counter()
+    import torch
+
+    from latentiqa.heads import save_head
+    from latentiqa.hyperfeatures.extraction import read_features
+
+    make_trainer = trainer_factory(config)
+    manifest, split, head = plan.manifest, plan.split, plan.head
     log.info(
         "%s: %d train, %d val, %d test pictures of %s (%s split)",
-        folder,
+        plan.folder,
         *(len(part) for part in (split.train, split.val, split.test)),
         manifest.dataset,
         split.kind,
     )
-    import torch
-
-    from latentiqa.data.splits import check_disjoint
-    from latentiqa.heads import save_head
-    from latentiqa.hyperfeatures.extraction import extract, open_store, read_features
-
-    check_disjoint(manifest, split)
-    write_atomic(folder / "config.yaml", _yaml(values))
-    write_atomic(folder / "split.json", split.to_json())
+    write_atomic(plan.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plan.values)))
+    write_atomic(plan.folder / "split.json", split.to_json())
+    clock = Clock()
     wanted = manifest.subset([*split.train, *split.val, *split.test])
     keys = inspect(wanted.records, config.data.on_error)
     parts = {p: [n for n in getattr(split, p) if n in keys] for p in ("train", "val", "test")}
     _refuse_leaks(parts, keys)
-    inspected = time.perf_counter()
+    clock.lap("inspect")
 
-    lgdm = load_lgdm(config, described)
-    store = open_store(config.paths.store, lgdm, described["resize"])
-    make_trainer = trainer_factory(config)
-    n_extracted = extract(
-        lgdm,
-        store,
-        manifest.records,
-        keys,
-        described["resize"],
-        make_trainer,
-        **extraction_options(config),
-    )
+    lgdm = load_lgdm(config, plan.method)
+    resize = plan.method["resize"]
+    store, n_extracted = fill_store(config, lgdm, resize, manifest, keys, make_trainer)
     if is_other_rank():
         return Done()
-    extracted = time.perf_counter()
+    clock.lap("extract")
 
     names = list(lgdm.widths)
     x = {p: read_features(store, [keys[n] for n in parts[p]], names) for p in parts}
-    y = {
-        p: torch.tensor([manifest.target(manifest.by_name[n].mos) for n in parts[p]]) for p in parts
-    }
-    with track_run(config, folder, values) as logger:
+    targets = {r.name: manifest.target(r.mos) for r in wanted}
+    y = {p: torch.tensor([targets[n] for n in parts[p]]) for p in parts}
+    with track_run(config, plan.folder, plan.values) as logger:
         fit = head.fit(
             x["train"],
             y["train"],
@@ -123,46 +133,29 @@ def run(config: DictConfig) -> Done:
             fast_dev_run=config.fast_dev_run,
         )
         log.info("%s: validation SRCC %.4f", type(head).__name__, fit["val_srcc"])
-        scored = {p: score_part(head, x[p], manifest, parts[p], p) for p in ("val", "test")}
-        fitted = time.perf_counter()
-        save_head(
-            head,
-            folder / "head",
-            {"features": names, "train_images": sorted(keys[n] for n in parts["train"])},
-        )
-        write_predictions(
-            folder / "predictions.csv", [r for _, rows in scored.values() for r in rows]
-        )
-        # Validation as the head saw it when it chose, before it was fitted again with it.
-        metrics = {"val": {"srcc": fit["val_srcc"]}, "test": scored["test"][0]}
-        results: dict[str, Any] = {
+        test, rows = score_part(head, x["test"], manifest, parts["test"], "test")
+        clock.lap("fit_and_test")
+        # Validation too: the head was chosen on it, and ridge is fitted again with it.
+        seen = sorted(keys[n] for p in ("train", "val") for n in parts[p])
+        save_head(head, plan.folder / "head", {"features": names, "seen_images": seen})
+        write_predictions(plan.folder / "predictions.csv", rows)
+        results = {
             "kind": "train",
             "name": config.name,
-            "signature": sign,
-            "dataset": manifest.dataset,
-            "metrics": metrics,
-            "fit": fit,
-            "n": {part: len(names_) for part, names_ in parts.items()},
-            "n_features": x["train"].shape[1],
+            "signature": plan.signature,
+            # Validation as the head saw it when it chose, before a refit that includes it.
+            "metrics": {"val": {"srcc": fit["val_srcc"]}, "test": test},
+            "n": {part: len(members) for part, members in parts.items()},
+            "split": split.kind,
             "split_hash": split.hash,
-            "dataset_fingerprint": manifest.fingerprint,
-            "store_key": store.key,
-            "backbone": lgdm.backbone.identity,
-            "seconds": round(fitted - started, 2),
-            "stages": {
-                "inspect": round(inspected - started, 2),
-                "extract": round(extracted - inspected, 2),
-                "fit_and_test": round(fitted - extracted, 2),
-            },
-            "extracted": n_extracted,
-            "peak_memory_mb": peak_memory_mb(),
-            "notes": notes_of(described["backbone"].note, manifest.note),
-            **environment(),
-            "config": values,
+            **provenance(manifest, lgdm, store, n_extracted, clock),
+            "notes": notes_of(plan.method["backbone"].note, manifest.note),
+            "fit": fit,
+            "config": plan.values,
         }
         write_json(results_path, results)
         if logger:
-            logger.log_metrics({f"test/{k}": v for k, v in metrics["test"].items()})
+            logger.log_metrics({f"test/{name}": value for name, value in test.items()})
     return announce(results_path)
 
 
@@ -178,9 +171,3 @@ def _refuse_leaks(parts: dict[str, list[str]], keys: dict[str, str]) -> None:
                     f"{name} ({part}) and {other[1]} ({other[0]}) are the same picture to the "
                     "byte; remove one, or give both the same reference so that they stay together."
                 )
-
-
-def _yaml(values: dict[str, Any]) -> str:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create(values))

@@ -24,14 +24,14 @@ class TrainedRun:
     Attributes:
         folder: the run's folder.
         results: what its results.json says.
-        train_images: image keys of the pictures that its head was fitted on.
+        seen_images: image keys of the pictures that its head was fitted or chosen on.
         lgdm: the method, with the fitted head.
         resize: brings pictures to the backbone's resolution.
     """
 
     folder: Path
     results: dict[str, Any]
-    train_images: frozenset[str]
+    seen_images: frozenset[str]
     lgdm: LGDM
     resize: Resize
 
@@ -82,7 +82,7 @@ def load_run(run: str | Path, runs: str | Path) -> TrainedRun:
             f"run={run}: it was trained on the backbone {results['backbone']}, here the same name "
             f"is {lgdm.backbone.identity}; get those weights back or train again."
         )
-    return TrainedRun(folder, results, frozenset(meta["train_images"]), lgdm, described["resize"])
+    return TrainedRun(folder, results, frozenset(meta["seen_images"]), lgdm, described["resize"])
 
 
 def _folder(run: str | Path) -> Path:

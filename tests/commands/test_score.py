@@ -1,0 +1,385 @@
+"""`score`, `evaluate`, `extract`, `doctor`, `report` and the help, with a finished run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import Outcome, on_csv, places, succeed, type_in
+from miniatures import write_csv, write_image
+
+from latentiqa.commands import VERBS, main
+
+ODD_NAMES = [
+    "plain.png",
+    "ss01 (1).png",
+    "two  blanks.png",
+    "a=b.png",
+    "run=x.png",
+    "[0].png",
+    "it's.png",
+    'say "hi".png',
+    "comma, and {brace}.png",
+    "${oc.env:HOME}.png",
+    "back\\slash.png",
+    "50%.png",
+    "-dash.png",
+    "Übung-夜景.PNG",
+    "~home.png",
+    "[red]markup.png",
+]
+
+
+@pytest.fixture
+def run_of(trained) -> str:
+    return f"run={trained.folder}"
+
+
+def scores_of(table: Path) -> dict[str, float]:
+    """Scores by name from a .csv or .json file."""
+    if table.suffix == ".json":
+        rows = json.loads(table.read_text())["scores"]
+    else:
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    return {row["name"]: float(row["score"]) for row in rows}
+
+
+def test_folders_are_searched_through(run_of, tmp_path):
+    for i, name in enumerate(["a.png", "deeper/b.jpg", "deeper/still/c.bmp", ".d.webp"]):
+        write_image(tmp_path / "photos" / name, i)
+    (tmp_path / "photos" / "notes.txt").write_text("no picture, not asked for")
+    table = tmp_path / "out" / "scores.csv"
+    outcome = succeed("score", str(tmp_path / "photos"), run_of, f"output={table}")
+    assert sorted(Path(name).name for name in scores_of(table)) == [
+        ".d.webp",
+        "a.png",
+        "b.jpg",
+        "c.bmp",
+    ]
+    printed = [line.split("\t") for line in outcome.out.splitlines()]
+    assert [float(score) for score, _ in printed] == sorted(
+        (round(score, 4) for score in scores_of(table).values()), reverse=True
+    )
+    assert {name for _, name in printed} == set(scores_of(table))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_odd_names(run_of, tmp_path, suffix, monkeypatch):
+    for i, name in enumerate(ODD_NAMES):
+        write_image(tmp_path / "photos" / name, i)
+    table = tmp_path / f"scores{suffix}"
+    succeed("score", str(tmp_path / "photos"), run_of, f"output={table}")
+    in_folder = {Path(name).name: score for name, score in scores_of(table).items()}
+    assert in_folder.keys() == set(ODD_NAMES)
+
+    # Each typed by itself, as a shell hands it over; a dash first is every tool's exception.
+    typed = [str(tmp_path / "photos" / name) for name in ODD_NAMES]
+    succeed("score", *typed, run_of, f"output={table}")
+    one_by_one = {Path(name).name: score for name, score in scores_of(table).items()}
+    assert one_by_one == pytest.approx(in_folder, rel=1e-5)
+
+    monkeypatch.chdir(tmp_path / "photos")
+    here = [name for name in ODD_NAMES if not name.startswith("-")]
+    succeed("score", *here, run_of, f"output={table}")
+    assert scores_of(table) == pytest.approx({name: in_folder[name] for name in here}, rel=1e-5)
+
+
+def test_a_score_does_not_depend_on_the_others(run_of, tmp_path):
+    for i in range(5):
+        write_image(tmp_path / "photos" / f"{i}.png", i, size=(40 + 8 * i, 30))
+    table = tmp_path / "scores.csv"
+    succeed("score", str(tmp_path / "photos"), run_of, f"output={table}", "batch_size=4")
+    together = scores_of(table)
+    assert len(set(together.values())) == 5
+    for name, score in together.items():
+        succeed("score", name, run_of, f"output={table}", "batch_size=1")
+        assert scores_of(table) == {name: pytest.approx(score, rel=1e-5)}
+
+
+def test_scores_are_those_of_the_run(trained, run_of, scores_csv, tmp_path):
+    table = tmp_path / "scores.csv"
+    succeed("score", str(scores_csv.parent), run_of, f"output={table}")
+    scores = {Path(name).name: score for name, score in scores_of(table).items()}
+    for row in trained.predictions():
+        assert scores[row["name"]] == pytest.approx(float(row["pred"]), rel=1e-4)
+
+
+def test_the_table_is_sorted_and_complete_without_a_file(run_of, scores_csv, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = succeed("score", str(scores_csv.parent / "p3.png"), run_of, "output=null")
+    assert len(outcome.out.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+    succeed("score", str(scores_csv.parent / "p3.png"), run_of)
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_unreadable_files_are_listed_and_the_rest_is_scored(run_of, tmp_path, suffix):
+    photos = tmp_path / "photos"
+    for i in range(3):
+        write_image(photos / f"good{i}.png", i)
+    (photos / "bad [1].png").write_text("no picture")
+    (photos / "empty.jpg").write_bytes(b"")
+    table = tmp_path / f"scores{suffix}"
+    outcome = type_in("score", str(photos), run_of, f"output={table}")
+    assert outcome.status == 1
+    assert sorted(Path(name).name for name in scores_of(table)) == [
+        f"good{i}.png" for i in range(3)
+    ]
+    said = outcome.err.replace("\n", "")
+    assert "2 of 5 files cannot be read" in " ".join(outcome.err.split())
+    assert "bad [1].png: not a picture" in " ".join(said.split())
+    assert "empty.jpg" in said
+    assert "Traceback" not in outcome.err
+    if suffix == ".json":
+        unreadable = json.loads(table.read_text())["unreadable"]
+        assert {Path(bad["name"]).name for bad in unreadable} == {"bad [1].png", "empty.jpg"}
+        assert all(bad["reason"] for bad in unreadable)
+
+
+def test_nothing_readable(run_of, tmp_path):
+    (tmp_path / "bad.png").write_text("no picture")
+    outcome = type_in("score", str(tmp_path / "bad.png"), run_of, "output=null")
+    assert outcome.status == 1
+    assert "1 of 1 files cannot be read" in " ".join(outcome.err.split())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["photos", "run=nowhere"], "no results.json there"),
+        (["photos"], "run is not set"),
+        (["run={run}"], "input is not set"),
+        (["photos", "run={run}", "output=scores.xlsx"], "output=scores.xlsx: expected"),
+        (["photos", "run={run}", "batch_size=0"], "batch_size=0: expected"),
+        (["nowhere.png", "run={run}"], "nowhere.png: no such file or folder"),
+        (["empty", "run={run}"], "no pictures there"),
+        (["photos", "run={run}", "trainer=gpu"], "no GPU"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_name_the_way_out(wrong, told, trained, scores_csv, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(scores_csv.parent, tmp_path / "photos")
+    (tmp_path / "empty").mkdir()
+    outcome = type_in("score", *(word.replace("{run}", str(trained.folder)) for word in wrong))
+    assert outcome.status == 1
+    assert told in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "scores.csv").exists()
+
+
+@pytest.mark.parametrize("verb", ["score", "evaluate"])
+def test_a_missing_run_is_told_before_pictures_are_read(
+    verb, scores_csv, trained, home, tmp_path, nothing_loaded
+):
+    pictures = {"score": [str(scores_csv.parent)], "evaluate": on_csv(scores_csv)}[verb]
+    outcome = type_in(verb, *pictures, f"run={tmp_path}", f"paths.runs={home / 'runs'}")
+    assert outcome.status == 1
+    assert f"run={tmp_path}: no results.json there" in outcome.err
+    assert str(trained.folder) in outcome.err
+    assert "latentiqa train experiment=demo" in outcome.err
+
+
+def test_a_run_with_an_undefined_correlation_still_scores(trained, scores_csv, tmp_path):
+    copy = shutil.copytree(trained.folder, tmp_path / "copy")
+    results = trained.results
+    results["metrics"]["test"]["srcc"] = None
+    (copy / "results.json").write_text(json.dumps(results))
+    outcome = succeed("score", str(scores_csv.parent / "p3.png"), f"run={copy}", "output=null")
+    assert "Logging error" not in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_damaged_head_is_told(trained, scores_csv, tmp_path):
+    copy = shutil.copytree(trained.folder, tmp_path / "copy")
+    weights = copy / "head" / "head.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    outcome = type_in("score", str(scores_csv.parent / "p3.png"), f"run={copy}", "output=null")
+    assert outcome.status == 1
+    assert "head.safetensors: damaged" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.fixture(scope="session")
+def other_csv(tmp_path_factory) -> Path:
+    """Pictures that the run has not seen, on another scale."""
+    folder = tmp_path_factory.mktemp("other")
+    for seed in range(8):
+        write_image(folder / f"o{seed}.png", 100 + seed)
+    rows = "\n".join(f"o{i}.png,{10 * i}" for i in range(8))
+    return write_csv(folder, 0, rows=rows)
+
+
+@pytest.fixture(scope="session")
+def evaluated(trained, other_csv, home) -> Outcome:
+    return succeed("evaluate", *on_evaluate(trained, other_csv, home))
+
+
+def on_evaluate(trained: Outcome, table: Path, home: Path) -> list[str]:
+    return [f"run={trained.folder}", *on_csv(table), *places(home)]
+
+
+def test_evaluate_on_another_dataset(trained, evaluated, other_csv):
+    results = evaluated.results
+    assert evaluated.out == f"{evaluated.results_path}\n"
+    assert evaluated.folder.parent.parent == trained.folder
+    assert results["run"] == trained.results["signature"]
+    assert results["metrics"]["test"]["n"] == results["extracted"] == 8
+    assert results["store_key"] == trained.results["store_key"]
+    assert results.keys() >= {"signature", "git_sha", "versions", "seconds", "peak_memory_mb"}
+    rows = evaluated.predictions("all")
+    assert sorted(row["name"] for row in rows) == [f"o{i}.png" for i in range(8)]
+
+
+def test_evaluate_gives_what_score_gives(trained, evaluated, other_csv, tmp_path):
+    table = tmp_path / "scores.csv"
+    succeed("score", str(other_csv.parent), f"run={trained.folder}", f"output={table}")
+    scores = {Path(name).name: score for name, score in scores_of(table).items()}
+    predictions = {row["name"]: float(row["pred"]) for row in evaluated.predictions("all")}
+    assert predictions == pytest.approx(scores, rel=1e-4)
+
+
+def test_evaluate_is_skipped_the_second_time(trained, evaluated, other_csv, home, nothing_loaded):
+    assert succeed("evaluate", *on_evaluate(trained, other_csv, home)).out == evaluated.out
+
+
+def test_evaluate_on_the_runs_own_test_part(trained, scores_csv, home):
+    again = succeed("evaluate", *on_evaluate(trained, scores_csv, home), "part=test")
+    assert again.results["metrics"]["test"] == trained.results["metrics"]["test"]
+    assert again.results["extracted"] == 0
+    assert again.predictions() == trained.predictions()
+
+
+@pytest.mark.parametrize("part", ["all", "train", "val"])
+def test_evaluate_refuses_pictures_that_the_head_was_fitted_on(
+    trained, scores_csv, tmp_path, home, part
+):
+    """Under another name and in another folder, too."""
+    split = json.loads((trained.folder / "split.json").read_text())
+    seen = split["val" if part == "val" else "train"]
+    copied = tmp_path / "copied"
+    for i, name in enumerate(seen):
+        write_image(copied / f"new{i}.png", 200 + i)
+        shutil.copy(scores_csv.parent / name, copied / f"again{i}.png")
+    rows = [f"{kind}{i}.png,{i}" for i in range(len(seen)) for kind in ("new", "again")]
+    table = write_csv(copied, 0, rows="\n".join(rows))
+    outcome = type_in("evaluate", *on_evaluate(trained, table, home), "part=all")
+    assert outcome.status == 1
+    assert f"{len(seen)} of {2 * len(seen)} pictures were in the run's" in outcome.err
+    assert "again" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["part=some"], "part='some': expected one of"),
+        (["part=test", "split=official"], "no official split"),
+        (["data.on_error=x"], "data.on_error='x'"),
+        (["trainer.devices=0", "force=true"], "devices: 0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_values_of_evaluate(wrong, told, trained, other_csv, home, nothing_loaded):
+    outcome = type_in("evaluate", *on_evaluate(trained, other_csv, home), *wrong)
+    assert outcome.status == 1
+    assert told in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_extract_fills_the_store_that_train_reads(micro, scores_csv, tmp_path):
+    options = [*micro, *on_csv(scores_csv), *places(tmp_path), "guidance=none"]
+    extracted = succeed("extract", *options, "layers=all")
+    store = Path(extracted.out.strip())
+    assert store.parent == tmp_path / "store"
+    assert list(store.glob("*.safetensors"))
+    assert not (tmp_path / "runs").exists()
+    results = succeed("train", *options).results
+    assert results["extracted"] == 0
+    assert results["store_key"] == store.name
+
+
+def test_extract_and_train_agree_on_what_limit_means(micro, scores_csv, tmp_path):
+    options = [*micro, *on_csv(scores_csv), *places(tmp_path), "guidance=none", "limit=3"]
+    succeed("extract", *options)
+    assert succeed("train", *options).results["extracted"] == 0
+
+
+def test_doctor(tmp_path):
+    outcome = succeed("doctor", *places(tmp_path))
+    for said in ("torch", "diffusers", "cpu", "embedded", "sd15", "GB free"):
+        assert said in outcome.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_report(trained, home, tmp_path):
+    table = tmp_path / "table.csv"
+    outcome = succeed("report", str(trained.results_path), f"output={table}")
+    srcc = trained.results["metrics"]["test"]["srcc"]
+    assert "SRCC" in outcome.out
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[0]["SRCC"]) == pytest.approx(srcc, abs=1e-4)
+
+
+def type_as_shell(monkeypatch, capsys, *arguments: str) -> Outcome:
+    monkeypatch.setattr(sys, "argv", ["latentiqa", *arguments])
+    status = 0
+    try:
+        main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+        print(end.code if isinstance(end.code, str) else "", file=sys.stderr)
+    captured = capsys.readouterr()
+    return Outcome(status or 0, captured.out, captured.err)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], *([v, "--help"] for v in VERBS)])
+def test_help_shows_what_to_type(arguments, monkeypatch, capsys):
+    outcome = type_as_shell(monkeypatch, capsys, *arguments)
+    assert outcome.status == 0
+    verb = arguments[0] if arguments and arguments[0] in VERBS else ""
+    examples = [
+        line for line in outcome.out.splitlines() if line.startswith(f"  latentiqa {verb}".rstrip())
+    ]
+    assert len(examples) >= 2
+    if not verb:
+        assert all(verb in outcome.out for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_examples_of_the_help_compose(verb, monkeypatch, capsys):
+    """Their overrides are keys that exist."""
+    import shlex
+
+    from hydra import compose, initialize_config_dir
+
+    from latentiqa.commands.launch import config_folder, register_search_path
+
+    text = type_as_shell(monkeypatch, capsys, verb, "--help").out.replace("\\\n", " ")
+    examples = [line for line in text.splitlines() if f"latentiqa {verb} " in line]
+    register_search_path()
+    for example in examples[1:]:  # the first is the usage
+        words = shlex.split(example.split("latentiqa ", 1)[1])[1:]
+        overrides = [word for word in words if "=" in word and "," not in word]
+        if verb == "evaluate" and not any(word.startswith("dataset=") for word in words):
+            continue
+        with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
+            compose(verb, overrides)
+
+
+@pytest.mark.parametrize("typed", ["trian", "--verbose", "experiment=demo"])
+def test_an_unknown_verb(typed, monkeypatch, capsys):
+    outcome = type_as_shell(monkeypatch, capsys, typed)
+    assert outcome.status != 0
+    assert typed in outcome.err
+    assert "train" in outcome.err
+    assert not outcome.out
