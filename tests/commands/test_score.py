@@ -26,6 +26,7 @@ ODD_NAMES = [
     "comma, and {brace}.png",
     "${oc.env:HOME}.png",
     "back\\slash.png",
+    'both \\" and \\${x}.png',
     "50%.png",
     "-dash.png",
     "Übung-夜景.PNG",
@@ -157,7 +158,7 @@ def test_nothing_readable(run_of, tmp_path):
         (["run={run}"], "input is not set"),
         (["photos", "run={run}", "output=scores.xlsx"], "output=scores.xlsx: expected"),
         (["photos", "run={run}", "batch_size=0"], "batch_size=0: expected"),
-        (["nowhere.png", "run={run}"], "nowhere.png: no such file or folder"),
+        (["nowhere.png", "run={run}"], "1 of 1 files cannot be read:"),
         (["empty", "run={run}"], "no pictures there"),
         (["photos", "run={run}", "trainer=gpu"], "no GPU"),
     ],
@@ -327,7 +328,7 @@ def test_report(trained, home, tmp_path):
     assert "SRCC" in outcome.out
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert float(rows[0]["SRCC"]) == pytest.approx(srcc, abs=1e-4)
+    assert float(rows[0]["SRCC"]) == pytest.approx(srcc, abs=1e-3)
 
 
 def type_as_shell(monkeypatch, capsys, *arguments: str) -> Outcome:

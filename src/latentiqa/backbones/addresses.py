@@ -38,13 +38,13 @@ class Layers:
     def __init__(self, patterns: Sequence[str]) -> None:
         if isinstance(patterns, str) or not patterns:
             raise ConfigError(
-                f"layers.patterns={patterns!r}: expected a list of addresses or globs, for example "
+                f"layers={patterns!r}: expected a list of addresses or globs, for example "
                 "['up.*.resnet.*']."
             )
         for pattern in patterns:
             if pattern.split(".")[0] not in {"down", "mid", "up", "*"}:
                 raise ConfigError(
-                    f"layers.patterns: {pattern!r} names no stage of a U-Net; an address begins "
+                    f"layers: {pattern!r} names no stage of a U-Net; an address begins "
                     "with down, mid or up, for example 'up.1.resnet.2' or 'mid.attn.*'."
                 )
         object.__setattr__(self, "patterns", tuple(patterns))
@@ -100,8 +100,7 @@ def expand(patterns: Sequence[str], unet: Any) -> list[str]:
     for pattern in patterns:
         if not any(fnmatchcase(address, pattern) for address in known):
             raise ConfigError(
-                f"layers.patterns: {pattern!r} matches no layer of this U-Net; it has "
-                f"{', '.join(known)}."
+                f"layers: {pattern!r} matches no layer of this U-Net; it has {', '.join(known)}."
             )
     return [a for a in known if any(fnmatchcase(a, pattern) for pattern in patterns)]
 

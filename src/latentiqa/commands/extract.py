@@ -21,6 +21,7 @@ from latentiqa.commands.parts import (
     inspect,
     is_other_rank,
     load_lgdm,
+    split_of,
     trainer_factory,
 )
 
@@ -31,8 +32,12 @@ def run(config: DictConfig) -> Done:
     method = check_method(config)
     manifest = build(config.dataset)
     make_trainer = trainer_factory(config)
-    records = manifest.records if config.limit is None else manifest.records[: config.limit]
-    keys = inspect(records, config.data.on_error)
+    if config.limit is None:
+        wanted = manifest
+    else:  # the pictures that train would take
+        split = split_of(config, manifest)
+        wanted = manifest.subset([*split.train, *split.val, *split.test])
+    keys = inspect(wanted.records, config.data.on_error)
     lgdm = load_lgdm(config, method)
     store, _ = fill_store(config, lgdm, method["resize"], manifest, keys, make_trainer)
     if not is_other_rank():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import InstantiationException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.logging import RichHandler
@@ -130,7 +131,8 @@ def refuse_sweeps_over_ranks(config: DictConfig) -> None:
     """
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
     devices = OmegaConf.select(config, "trainer.devices", default=1)
-    if sweeping and devices not in (1, "1", [0]):
+    one = len(devices) == 1 if isinstance(devices, ListConfig) else str(devices) == "1"
+    if sweeping and not one:
         raise ConfigError(
             f"trainer.devices={devices} with -m: a sweep runs one device a job. Set "
             "trainer.devices=1 (and start one sweep a GPU with CUDA_VISIBLE_DEVICES), or run "
@@ -174,6 +176,9 @@ def _set_up_logging() -> None:
     if console.is_terminal:
         handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
     log.handlers = [handler]
-    log.setLevel(logging.INFO)
+    # The further processes of a multi-device run would say everything again.
+    log.setLevel(logging.WARNING if int(os.environ.get("LOCAL_RANK", "0")) else logging.INFO)
     log.propagate = False
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    # A run that goes on writes its logs anew.
+    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PLAIN_VALUES: dict[str, tuple[Any, str]] = {
+    "name": (str, "text, the first part of the run folder's name"),
     "seed": (int, "an integer"),
     "prompt": (str, 'text, or "" for none'),
     "limit": ((int, type(None)), "an integer >= 3, or null"),
@@ -55,6 +56,9 @@ def check_method(config: DictConfig) -> dict[str, Any]:
     from latentiqa.data.images import Resize
     from latentiqa.hyperfeatures.pooling import statistics_of
 
+    for key in METHOD_KEYS:
+        if config[key] is None:
+            raise ConfigError(f"{key}=null: expected one of the choices in conf/{key}/.")
     described = {key: build(config[key]) for key in METHOD_KEYS}
     statistics_of(config.pooling)
     described["resize"] = Resize(described["backbone"].resolution, config.data.resize)
@@ -113,11 +117,21 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def trainer_factory(config: DictConfig) -> Callable[[Sequence[Callback]], Trainer]:
+def trainer_factory(config: DictConfig) -> Callable[..., Trainer]:
     """What makes the Lightning trainer of the predict loop.
 
     Guidance needs gradients, so PyTorch's inference mode, Lightning's default, is off.
+
+    Raises:
+        ConfigError: a value of the trainer is not possible.
     """
+    precision = OmegaConf.select(config, "trainer.precision", default=32)
+    if str(precision) not in {"32", "32-true"}:
+        # Autocast would change features behind the back of the store's address.
+        raise ConfigError(
+            f"trainer.precision={precision}: precision belongs to the backbone; set "
+            "backbone.dtype=bfloat16 or float16 instead."
+        )
     quieten()
     from lightning.pytorch.callbacks import ProgressBar
 
@@ -128,7 +142,7 @@ def trainer_factory(config: DictConfig) -> Callable[[Sequence[Callback]], Traine
     if not on_terminal:
         callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
 
-    def make(extra: Sequence[Callback] = ()) -> Trainer:
+    def make(extra: Sequence[Callback] = (), **changes: Any) -> Trainer:
         return build(
             config.trainer,
             callbacks=[*callbacks, *extra],
@@ -137,6 +151,7 @@ def trainer_factory(config: DictConfig) -> Callable[[Sequence[Callback]], Traine
             enable_model_summary=False,
             enable_checkpointing=False,
             inference_mode=False,
+            **changes,
         )
 
     # Once now: a wrong value or a GPU that is not there ends the run before pictures are read.
@@ -206,7 +221,7 @@ def fill_store(
     resize: Resize,
     manifest: Manifest,
     keys: dict[str, str],
-    make_trainer: Callable[[Sequence[Callback]], Trainer],
+    make_trainer: Callable[..., Trainer],
 ) -> tuple[FeatureStore, int]:
     """Open the store of the method's hyperfeatures and extract what it lacks.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 TAKES_A_VALUE = frozenset(
@@ -29,5 +30,19 @@ def gather_paths(arguments: list[str], key: str) -> list[str]:
         (paths if is_path else rest).append(argument)
     if not paths:
         return rest
-    quoted = (path.replace("\\", "\\\\").replace('"', '\\"') for path in paths)
-    return [*rest, "{}=[{}]".format(key, ",".join(f'"{path}"' for path in quoted))]
+    return [*rest, f"{key}=[{','.join(map(quoted, paths))}]"]
+
+
+def quoted(text: str) -> str:
+    r"""Text as a string of Hydra's grammar that means exactly that.
+
+    A backslash is only special before a quote, before the end and before an interpolation, where
+    it is doubled.
+
+    Example:
+        >>> print(quoted('a "b".png'), quoted("a\\b.png"), quoted("${c}.png"))
+        "a \"b\".png" "a\b.png" "\${c}.png"
+    """
+    text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)
+    text = re.sub(r'(\\*)"', lambda found: found[1] * 2 + r"\"", text)
+    return '"' + re.sub(r"(\\+)$", lambda found: found[1] * 2, text) + '"'

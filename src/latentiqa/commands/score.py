@@ -85,7 +85,7 @@ def find_pictures(inputs: Iterable[str]) -> list[Path]:
     """Pictures among files and folders; folders are searched through, in sorted order.
 
     Raises:
-        DataError: an input does not exist, or there is no picture at all.
+        DataError: there is no picture at all.
     """
     paths: dict[Path, None] = {}
     for name in inputs:
@@ -95,10 +95,8 @@ def find_pictures(inputs: Iterable[str]) -> list[Path]:
                 p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()
             )
             paths.update(dict.fromkeys(found))
-        elif path.exists():
+        else:  # one that does not exist is listed with the unreadable ones
             paths[path] = None
-        else:
-            raise DataError(f"{path}: no such file or folder.")
     if not paths:
         raise DataError(
             f"{', '.join(inputs)}: no pictures there; expected files ending in "

@@ -110,6 +110,7 @@ def run(config: DictConfig) -> Done:
     keys = inspect(wanted.records, config.data.on_error)
     parts = {p: [n for n in getattr(split, p) if n in keys] for p in ("train", "val", "test")}
     _refuse_leaks(parts, keys)
+    _refuse_few(parts)
     clock.lap("inspect")
 
     lgdm = load_lgdm(config, plan.method)
@@ -155,8 +156,20 @@ def run(config: DictConfig) -> Done:
         }
         write_json(results_path, results)
         if logger:
-            logger.log_metrics({f"test/{name}": value for name, value in test.items()})
+            final = {f"test/{name}": value for name, value in test.items()}
+            # Of the choice; val/srcc is its whole course, over alphas or epochs.
+            logger.log_metrics(final | {"val/best_srcc": fit["val_srcc"]})
     return announce(results_path)
+
+
+def _refuse_few(parts: dict[str, list[str]]) -> None:
+    """Correlations need three pictures: told before hours are spent on features."""
+    for part, names in parts.items():
+        if len(names) < 3:
+            raise DataError(
+                f"the {part} part has {len(names)} readable pictures: expected at least 3; use a "
+                "larger dataset or other fractions."
+            )
 
 
 def _refuse_leaks(parts: dict[str, list[str]], keys: dict[str, str]) -> None:

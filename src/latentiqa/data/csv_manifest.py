@@ -39,8 +39,10 @@ def read_csv(
     Raises:
         DataError: a broken table, with file and line; missing pictures; repeated names; scores
             outside ``mos_range``.
-        ConfigError: ``mos_range`` is not an ascending pair.
+        ConfigError: ``mos_range`` is not an ascending pair, or ``higher_is_better`` not a bool.
     """
+    if not isinstance(higher_is_better, bool):
+        raise ConfigError(f"higher_is_better={higher_is_better!r}: expected true or false")
     if mos_range is not None and len(mos_range) != 2:
         raise ConfigError(f"mos_range={mos_range}: expected [lowest,highest] or null")
     path = Path(path).expanduser()

@@ -61,16 +61,15 @@ class MLPHead(Head):
         patience: int = 15,
         seed: int = 0,
     ) -> None:
-        widths = [int(width) for width in hidden]
+        widths = list(hidden)
+        counts = (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("patience", patience, 1))
+        for name, value, least in (*counts, ("seed", seed, 0), *(("hidden", w, 1) for w in widths)):
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(f"{name}={value}: expected an integer >= {least}")
         for name, value, valid, expected in (
-            ("hidden", widths, all(width >= 1 for width in widths), "widths >= 1, [] for linear"),
             ("dropout", dropout, 0 <= dropout < 1, "0 <= dropout < 1"),
             ("lr", lr, lr > 0, "lr > 0, for example 1e-3"),
             ("weight_decay", weight_decay, weight_decay >= 0, "weight_decay >= 0"),
-            ("epochs", epochs, epochs >= 1, "epochs >= 1"),
-            ("batch_size", batch_size, batch_size >= 1, "batch_size >= 1"),
-            ("patience", patience, patience >= 1, "patience >= 1, epochs to never stop early"),
-            ("seed", seed, seed >= 0, "seed >= 0"),
         ):
             if not valid:
                 raise ConfigError(f"{name}={value}: expected {expected}")

@@ -98,7 +98,7 @@ def extract(
     records: Sequence[Record],
     keys: Mapping[str, str],
     resize: Resize,
-    make_trainer: Callable[[list[Callback]], Trainer],
+    make_trainer: Callable[..., Trainer],
     *,
     batch_size: int = 8,
     num_workers: int = 0,
@@ -112,7 +112,8 @@ def extract(
         records: the dataset's pictures.
         keys: image keys by name of the pictures that are wanted.
         resize: brings pictures to the backbone's resolution.
-        make_trainer: callbacks -> Lightning trainer; called only if something is missing.
+        make_trainer: callbacks, changed trainer arguments -> Lightning trainer; called only if
+            something is missing.
         batch_size: pictures a batch on each device.
         num_workers: processes that read ahead.
         shard_size: pictures a shard, about.
@@ -144,7 +145,11 @@ def extract(
     check_space(store.path, n_bytes)
     pending = {name: key for name, key in keys.items() if key in missing}
     dataset = PictureDataset(records, pending, None, resize)
-    trainer = make_trainer([ShardWriter(store, list(widths), shard_size)])
+    callbacks = [ShardWriter(store, list(widths), shard_size)]
+    trainer = make_trainer(callbacks)
+    if trainer.world_size > len(missing):
+        # Lightning cannot deal fewer pictures than there are processes.
+        trainer = make_trainer(callbacks, devices=1)
     trainer.predict(
         method,  # pyright: ignore[reportArgumentType]
         PictureDataModule(dataset, batch_size, num_workers),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from latentiqa.backbones.addresses import Layers
 from latentiqa.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ class BackboneFeatures:
     timestep: int = 10
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
-        if not self.layers:
-            raise ConfigError("perceptual.layers: expected one or more addresses or globs.")
+        object.__setattr__(self, "layers", Layers(self.layers).patterns)
         if not 0 <= self.timestep < 1000:
             raise ConfigError(f"perceptual.timestep={self.timestep}: expected 0..999.")
 
