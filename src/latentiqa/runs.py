@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import platform
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from latentiqa.errors import DataError
+from latentiqa.files import write_atomic
 from latentiqa.hashing import digest
 
 SCHEMA = 1
@@ -64,14 +66,6 @@ def signature(config: Mapping[str, Any], **content: str) -> str:
     return digest({"schema": SCHEMA, "config": kept, **content})
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file that is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically; values that are not finite become ``null``."""
     write_atomic(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
@@ -92,13 +86,18 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write rows as CSV with a header, atomically."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue())
+
+
 def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write predictions as CSV: ``name, mos`` (raw), ``target`` and ``pred`` (both in [0, 1])."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=["part", "name", "mos", "target", "pred"])
-        writer.writeheader()
-        writer.writerows(rows)
+    """Write predictions as CSV: ``mos`` is raw, ``target`` and ``pred`` are in [0, 1]."""
+    write_csv(path, rows, ["part", "name", "mos", "target", "pred"])
 
 
 def environment() -> dict[str, Any]:

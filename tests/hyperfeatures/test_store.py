@@ -18,6 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from latentiqa import files
 from latentiqa.errors import ConfigError, StoreError
 from latentiqa.hashing import file_digest
 from latentiqa.hyperfeatures import store as store_module
@@ -313,7 +314,7 @@ def test_leftovers_of_the_dead_alone_are_removed(tmp_path, monkeypatch, caplog, 
         with monkeypatch.context() as patch:
             patch.setattr(socket, "gethostname", lambda value=owner_host: value)
             patch.setattr(os, "getpid", lambda value=owner_pid: value)
-            paths[who] = store_module._temporary(store.path / name)
+            paths[who] = files._temporary(store.path / name)
         paths[who].write_bytes(b"half")
     # What others have in flight is no torn sidecar either.
     assert FeatureStore(tmp_path, RECIPE).missing(keys_of(0, 1), WIDTHS) == keys_of(1)

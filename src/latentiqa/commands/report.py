@@ -19,8 +19,8 @@ from omegaconf import DictConfig, ListConfig
 
 from latentiqa.commands.launch import Done
 from latentiqa.errors import ConfigError
+from latentiqa.files import write_atomic
 from latentiqa.report.tables import load_results, table, to_csv, to_latex, to_markdown
-from latentiqa.runs import write_atomic
 
 log = logging.getLogger(__name__)
 

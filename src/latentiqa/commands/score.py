@@ -14,9 +14,6 @@ status is then 1.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,7 +30,7 @@ from latentiqa.commands.progress import track
 from latentiqa.commands.trained import load_run, trained_results
 from latentiqa.data.manifest import Record
 from latentiqa.errors import ConfigError, DataError
-from latentiqa.runs import write_atomic
+from latentiqa.runs import write_csv, write_json
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +71,11 @@ def run(config: DictConfig) -> Done:
             log.info("note: %s", note)
     show(rows)
     if output is not None:
-        write_atomic(output, as_json(rows, bad) if output.suffix == ".json" else as_csv(rows))
+        if output.suffix == ".json":
+            unreadable = [{"name": str(image.path), "reason": image.reason} for image in bad]
+            write_json(output, {"scores": rows, "unreadable": unreadable})
+        else:
+            write_csv(output, rows, ["name", "score"])
         log.info("written to %s", output)
     if bad:
         log.error("%d of %d files cannot be read:\n%s", len(bad), len(paths), listed(bad))
@@ -143,18 +144,3 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(f"{row['score']:.4f}", Text(row["name"]))  # brackets in it are no markup
     console.print(table)
-
-
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """``name,score`` with a header."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=["name", "score"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def as_json(rows: Sequence[dict[str, Any]], bad: Sequence[Any]) -> str:
-    """Scores, and the unreadable files with their reasons."""
-    unreadable = [{"name": str(image.path), "reason": image.reason} for image in bad]
-    return json.dumps({"scores": list(rows), "unreadable": unreadable}, indent=2) + "\n"

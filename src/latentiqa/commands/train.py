@@ -42,7 +42,8 @@ from latentiqa.commands.parts import (
 )
 from latentiqa.commands.results import Clock, announce, provenance, score_part, track_run
 from latentiqa.errors import DataError
-from latentiqa.runs import signature, write_atomic, write_json, write_predictions
+from latentiqa.files import write_atomic
+from latentiqa.runs import signature, write_json, write_predictions
 
 if TYPE_CHECKING:
     from latentiqa.data.manifest import Manifest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from latentiqa.errors import DataError
+from latentiqa.files import write_atomic
 from latentiqa.heads.base import Head
 from latentiqa.heads.mlp import MLPHead
 from latentiqa.heads.ridge import RidgeHead
@@ -62,9 +62,8 @@ def save_head(head: Head, folder: str | Path, meta: dict[str, Any] | None = None
     except (TypeError, ValueError) as error:
         raise DataError(f"meta of the head is not JSON ({error}): give plain values") from error
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "head.safetensors", weights)
-    _write(folder / "head.json", text.encode())
+    write_atomic(folder / "head.safetensors", weights)
+    write_atomic(folder / "head.json", text)
 
 
 def load_head(folder: str | Path) -> tuple[Head, dict[str, Any]]:
@@ -123,16 +122,3 @@ def _read(path: Path) -> bytes:
             f"{path}: cannot be read ({error.strerror}): expected the folder of a trained head, "
             "with head.json and head.safetensors"
         ) from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write under a temporary name, flush to disk, rename."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -20,8 +20,6 @@ import logging
 import math
 import os
 import shutil
-import socket
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,6 +33,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from latentiqa.errors import ConfigError, StoreError
+from latentiqa.files import remove_leftovers, write_atomic
 from latentiqa.hashing import digest
 
 SCHEMA_VERSION = 1
@@ -128,7 +127,7 @@ class FeatureStore:
         self._shards: dict[str, _Shard] = {}
         self._verified: set[str] = set()
         self.path.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(self.path)
+        remove_leftovers(self.path)
         self._claim(full)
         self.refresh()
 
@@ -394,58 +393,18 @@ def _publish(path: Path, data: bytes) -> None:
     Raises:
         StoreError: the disk or the quota is full.
     """
-    temporary = _temporary(path)
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
-            raise StoreError(
-                f"{path.parent}: disk or quota full while writing {_gigabytes(len(data))}; "
-                "finished shards are kept: free some space and run the same command again"
-            ) from error
-        raise
-
-
-def _temporary(path: Path) -> Path:
-    """A name of this writer's own; its suffix keeps it out of every search for finished files."""
-    owner = f"{socket.gethostname()}@{os.getpid()}@{uuid.uuid4().hex[:8]}"
-    return path.with_name(f"{path.name}@{owner}.tmp")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        write_atomic(path, data)
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        raise StoreError(
+            f"{path.parent}: disk or quota full while writing {_gigabytes(len(data))}; "
+            "finished shards are kept: free some space and run the same command again"
+        ) from error
 
 
 def _remove_shard(sidecar: Path) -> None:
     # The sidecar first: a shard without one does not exist, the reverse would look corrupt.
     sidecar.unlink(missing_ok=True)
     sidecar.with_suffix(".safetensors").unlink(missing_ok=True)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of processes of this host that have died."""
-    for path in folder.glob("*@*@*@*.tmp"):
-        _, host, pid, _ = path.name.split("@")
-        if host == socket.gethostname() and not _is_alive(int(pid)):
-            path.unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True

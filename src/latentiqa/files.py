@@ -1,0 +1,68 @@
+"""Files that are there complete and on disk, or not at all."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from pathlib import Path
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file under a temporary name, flush it to disk and rename it. POSIX only.
+
+    When this returns, the file survives a crash of the process or the machine; when it fails,
+    what was there before is untouched and nothing is left behind.
+
+    Args:
+        path: the file; its folder is made if missing.
+        data: bytes, or text for UTF-8.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes of this host that have died."""
+    for path in folder.glob("*@*@*@*.tmp"):
+        _, host, pid, _ = path.name.split("@")
+        if host == socket.gethostname() and not _is_alive(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A name of this writer's own; its suffix keeps it out of every search for finished files."""
+    owner = f"{socket.gethostname()}@{os.getpid()}@{uuid.uuid4().hex[:8]}"
+    return path.with_name(f"{path.name}@{owner}.tmp")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
