@@ -26,7 +26,7 @@ def photos(tmp_path_factory):
     records = []
     for i in range(10):
         path = folder / f"p{i}.png"
-        write_image(path, seed=i, size=40)
+        write_image(path, seed=i, size=(40, 40))
         records.append(Record(path.name, path, mos=float(i)))
     keys, bad = inspect_images(records)
     assert not bad

@@ -49,7 +49,9 @@ def test_the_seed_and_the_name_change_features(tiny, pictures):
         lgdm(tiny, seed=1).hyperfeatures(image[:1], names[:1]),
         lgdm(tiny).hyperfeatures(image[:1], ["another.png"]),
     ):
-        assert not any(torch.allclose(one[name], other[name]) for name in one)
+        # The spread of a map of one pixel is 0 whatever the noise.
+        means = [name for name in one if name.endswith("/mean")]
+        assert not any(torch.allclose(one[name], other[name]) for name in means)
 
 
 def test_widths_tell_names_order_and_lengths(tiny, pictures):

@@ -70,7 +70,7 @@ def run(config: DictConfig) -> Done:
         for note in results["notes"]:
             log.info("note: %s", note)
     show(rows)
-    if output is not None:
+    if output is not None and rows:
         if output.suffix == ".json":
             unreadable = [{"name": str(image.path), "reason": image.reason} for image in bad]
             write_json(output, {"scores": rows, "unreadable": unreadable})
