@@ -91,15 +91,13 @@ def announce(results_path: Path) -> Done:
     """Print the test metrics and, as the last line, the path of results.json."""
     results = read_json(results_path)
     console = Console(stderr=True, highlight=False)
-    for part, metrics in results["metrics"].items():
-        if "n" not in metrics:
-            continue
-        table = Table(title=f"{results['name']}: {results['dataset']}, {part} part")
-        for column in ("SRCC", "PLCC", "PLCC (logistic)", "KRCC", "RMSE", "pictures"):
-            table.add_column(column, justify="right")
-        shown = [metrics[k] for k in ("srcc", "plcc", "plcc_logistic", "krcc", "rmse")]
-        table.add_row(*("–" if v is None else f"{v:.4f}" for v in shown), str(metrics["n"]))
-        console.print(table)
+    test, part = results["metrics"]["test"], results.get("part", "test")
+    table = Table(title=f"{results['name']}: {results['dataset']}, {part} part")
+    for column in ("SRCC", "PLCC", "PLCC (logistic)", "KRCC", "RMSE", "pictures"):
+        table.add_column(column, justify="right")
+    shown = [test[key] for key in ("srcc", "plcc", "plcc_logistic", "krcc", "rmse")]
+    table.add_row(*("–" if value is None else f"{value:.4f}" for value in shown), str(test["n"]))
+    console.print(table)
     for note in results["notes"]:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     # Unwrapped and alone on stdout, for scripts.

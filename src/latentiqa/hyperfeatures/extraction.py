@@ -131,8 +131,8 @@ def extract(
     widths = {n: width for n, width in method.widths.items() if store.missing(wanted, [n])}
     n_bytes = estimate_bytes(len(missing), widths)
     log.info(
-        "hyperfeatures: %d of %d pictures are in the store %s; to extract: %d pictures x %d values "
-        "x 4 bytes = %.1f MB",
+        "hyperfeatures: %d of %d pictures are complete in the store %s; to extract: %d pictures "
+        "x %d values x 4 bytes = %.1f MB",
         len(keys) - len(missing),
         len(keys),
         store.path,
