@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -7,19 +9,15 @@ import torch
 
 torch.set_num_threads(2)
 
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory):
-    """No test reads or fills the cache of the person who runs it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LATENTIQA_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setenv("WANDB_MODE", "offline")
-        yield
+# Set here rather than in a fixture: the doctests in src/ and libraries that read their environment
+# when they are imported must see it too. No test reads or fills the cache of the person who runs
+# it, and none reaches for the network.
+_CACHE = tempfile.TemporaryDirectory(prefix="latentiqa-tests-")
+os.environ |= {"LATENTIQA_CACHE": _CACHE.name, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
 
 
 @pytest.fixture(scope="session")
-def tiny(_own_cache):
+def tiny():
     """The embedded backbone."""
     from latentiqa.backbones.source import BackboneSource
 
@@ -27,7 +25,7 @@ def tiny(_own_cache):
 
 
 @pytest.fixture(scope="session")
-def micro_folder(tmp_path_factory, _own_cache) -> Path:
+def micro_folder(tmp_path_factory) -> Path:
     """A far smaller pipeline folder than the embedded one, for float64 and for whole runs."""
     from latentiqa.backbones.tiny import build_tiny
 
