@@ -1,10 +1,13 @@
-"""Files that are there complete and on disk, or not at all."""
+"""Files and folders that are there complete, or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import tempfile
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -33,6 +36,42 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def build_folder(
+    folder: Path,
+    build: Callable[[Path], None],
+    is_complete: Callable[[Path], bool] = Path.exists,
+) -> Path:
+    """Build a folder aside and rename it, unless it is there already.
+
+    A killed process leaves nothing that could be taken for the folder; of two processes at once
+    the first to finish wins, so ``build`` must give the same content each time.
+
+    Args:
+        folder: where it shall be; parents are made.
+        build: fills the empty folder that it is given.
+        is_complete: whether a folder that is there can be kept; one that cannot is replaced.
+
+    Returns:
+        ``folder``.
+    """
+    if is_complete(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        build(aside)
+        if folder.exists() and not is_complete(folder):
+            shutil.rmtree(folder)
+        aside.replace(folder)
+    except OSError:
+        # Another process was first: its folder, the same to the bit, cannot be replaced.
+        if not is_complete(folder):
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
 
 
 def remove_leftovers(folder: Path) -> None:

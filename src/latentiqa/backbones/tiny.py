@@ -7,8 +7,6 @@ measured with it says so. The folder has diffusers' pipeline format and loads li
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from latentiqa.files import build_folder
 from latentiqa.hashing import digest
 from latentiqa.paths import cache_dir
 
@@ -64,28 +63,11 @@ SCHEDULER: dict[str, Any] = {
 def tiny_folder(root: str | Path | None = None) -> Path:
     """Path of the tiny model's folder, built at first use in about a second.
 
-    The folder appears in one step (built aside, then renamed), so a killed or a concurrent
-    process never leaves a half-built one.
-
     Args:
         root: where it is kept; the cache folder by default.
     """
     recipe = digest([SEED, VAE, UNET, TEXT, SCHEDULER, torch.__version__.split("+")[0]])
-    folder = Path(root or cache_dir()) / f"tiny-random-{recipe}"
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        build_tiny(aside)
-        aside.replace(folder)
-    except OSError:
-        # Another process was faster: its folder is the same to the bit.
-        if not folder.exists():
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return folder
+    return build_folder(Path(root or cache_dir()) / f"tiny-random-{recipe}", build_tiny)
 
 
 def build_tiny(

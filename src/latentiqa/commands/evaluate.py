@@ -16,13 +16,12 @@ evaluations/. Pictures that the head was fitted on are refused.
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from omegaconf import DictConfig
 
 from latentiqa.commands.launch import Done, build
 from latentiqa.commands.parts import (
-    check_data,
+    check_values,
     fill_store,
     inspect,
     is_other_rank,
@@ -32,7 +31,7 @@ from latentiqa.commands.parts import (
     trainer_factory,
 )
 from latentiqa.commands.results import Clock, announce, provenance, score_part
-from latentiqa.commands.trained import load_run, trained_results
+from latentiqa.commands.trained import find_run, load_run
 from latentiqa.errors import ConfigError, DataError
 from latentiqa.hashing import digest
 from latentiqa.runs import write_json, write_predictions
@@ -44,10 +43,11 @@ PARTS = ("all", "train", "val", "test")
 
 def run(config: DictConfig) -> Done:
     """Evaluate one run on one dataset; see the module's docstring."""
-    check_data(config)
+    check_values(config)
     if config.part not in PARTS:
         raise ConfigError(f"part={config.part!r}: expected one of {', '.join(PARTS)}.")
-    trained = trained_results(config.run, config.paths.runs)
+    finished = find_run(config.run, config.paths.runs)
+    trained = finished.results
     manifest = build(config.dataset)
     if config.part == "all":
         names, split_hash = list(manifest.names), digest(manifest.names)
@@ -57,7 +57,7 @@ def run(config: DictConfig) -> Done:
     sign = digest(
         [trained["signature"], manifest.fingerprint, config.part, split_hash, config.data.on_error]
     )
-    folder = Path(trained["folder"]) / "evaluations" / f"{manifest.dataset}-{sign}"
+    folder = finished.folder / "evaluations" / f"{manifest.dataset}-{sign}"
     results_path = folder / "results.json"
     if results_path.exists() and not config.force:
         log.info("this evaluation is finished (force=true runs it again)")
@@ -70,7 +70,7 @@ def run(config: DictConfig) -> Done:
     keys = inspect(manifest.subset(names).records, config.data.on_error)
     names = [name for name in names if name in keys]
     clock.lap("inspect")
-    loaded = load_run(config.run, config.paths.runs)
+    loaded = load_run(finished)
     _refuse_seen(keys, loaded.seen_images)
     lgdm = loaded.lgdm
     assert lgdm.head is not None
@@ -101,8 +101,10 @@ def run(config: DictConfig) -> Done:
 
 def _refuse_seen(keys: dict[str, str], seen_images: frozenset[str]) -> None:
     """Pictures that the head was fitted on are no test, under whatever name."""
-    seen = {key.split(":", 1)[0] for key in seen_images}
-    known = [name for name, key in keys.items() if key.split(":", 1)[0] in seen]
+    from latentiqa.data.images import content_of
+
+    seen = set(map(content_of, seen_images))
+    known = [name for name, key in keys.items() if content_of(key) in seen]
     if known:
         raise DataError(
             f"{len(known)} of {len(keys)} pictures were in the run's training or validation part, "

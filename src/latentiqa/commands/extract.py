@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 
 from latentiqa.commands.launch import Done, build
 from latentiqa.commands.parts import (
-    check_data,
     check_method,
+    check_values,
     fill_store,
     inspect,
     is_other_rank,
@@ -28,7 +28,7 @@ from latentiqa.commands.parts import (
 
 def run(config: DictConfig) -> Done:
     """Extract a dataset; see the module's docstring."""
-    check_data(config)
+    check_values(config)
     method = check_method(config)
     manifest = build(config.dataset)
     make_trainer = trainer_factory(config)

@@ -83,7 +83,7 @@ def load_lgdm(config: DictConfig, described: dict[str, Any], head: Head | None =
     )
 
 
-def check_data(config: DictConfig) -> None:
+def check_values(config: DictConfig) -> None:
     """Check the values that no class checks: those at the top and under ``data``.
 
     Raises:

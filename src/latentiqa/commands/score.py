@@ -27,7 +27,7 @@ from rich.text import Text
 from latentiqa.commands.launch import Done
 from latentiqa.commands.parts import listed
 from latentiqa.commands.progress import track
-from latentiqa.commands.trained import load_run, trained_results
+from latentiqa.commands.trained import FinishedRun, LoadedRun, find_run, load_run
 from latentiqa.data.manifest import Record
 from latentiqa.errors import ConfigError, DataError
 from latentiqa.runs import write_csv, write_json
@@ -48,7 +48,7 @@ def run(config: DictConfig) -> Done:
         raise ConfigError(f"batch_size={config.batch_size}: expected an integer >= 1.")
     inputs = list(config.input) if isinstance(config.input, ListConfig) else [config.input]
     paths = find_pictures(inputs)
-    trained_results(config.run, config.paths.runs)  # that there is a run, before pictures are read
+    finished = find_run(config.run, config.paths.runs)
 
     from latentiqa.data.images import inspect_images
 
@@ -57,18 +57,10 @@ def run(config: DictConfig) -> Done:
         keys, bad = inspect_images(records, advance=advance)
     rows: list[dict[str, Any]] = []
     if keys:
-        trained = load_run(config.run, config.paths.runs)
-        rows = score_pictures(trained, [r for r in records if r.name in keys], config)
+        loaded = load_run(finished)
+        rows = score_pictures(loaded, [r for r in records if r.name in keys], config)
         rows.sort(key=lambda row: row["score"], reverse=True)
-        results = trained.results
-        log.info(
-            "head %s trained on %s; SRCC on its test part %s",
-            trained.folder,
-            results["dataset"],
-            "undefined" if (srcc := results["metrics"]["test"]["srcc"]) is None else f"{srcc:.3f}",
-        )
-        for note in results["notes"]:
-            log.info("note: %s", note)
+        introduce(finished)
     show(rows)
     if output is not None and rows:
         if output.suffix == ".json":
@@ -80,6 +72,19 @@ def run(config: DictConfig) -> Done:
     if bad:
         log.error("%d of %d files cannot be read:\n%s", len(bad), len(paths), listed(bad))
     return Done(status=1 if bad else 0)
+
+
+def introduce(run: FinishedRun) -> None:
+    """Say which head scores, and how well it did where it was tested."""
+    srcc = run.results["metrics"]["test"]["srcc"]
+    log.info(
+        "head %s trained on %s; SRCC on its test part %s",
+        run.folder,
+        run.results["dataset"],
+        "undefined" if srcc is None else f"{srcc:.3f}",
+    )
+    for note in run.results["notes"]:
+        log.info("note: %s", note)
 
 
 def find_pictures(inputs: Iterable[str]) -> list[Path]:
@@ -107,7 +112,7 @@ def find_pictures(inputs: Iterable[str]) -> list[Path]:
 
 
 def score_pictures(
-    trained: Any, records: Sequence[Record], config: DictConfig
+    run: LoadedRun, records: Sequence[Record], config: DictConfig
 ) -> list[dict[str, Any]]:
     """Score readable pictures in batches on the device that the trainer config names."""
     import torch
@@ -117,12 +122,12 @@ def score_pictures(
     device = torch.device("cuda" if config.trainer.accelerator in {"gpu", "cuda"} else "cpu")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("trainer=gpu: this PyTorch sees no GPU; leave trainer=cpu.")
-    lgdm = trained.lgdm.to(device)
+    lgdm = run.lgdm.to(device)
     rows = []
     with track("scoring", len(records)) as advance:
         for start in range(0, len(records), config.batch_size):
             batch = records[start : start + config.batch_size]
-            image = torch.stack([trained.resize(read_image(record.path)) for record in batch])
+            image = torch.stack([run.resize(read_image(record.path)) for record in batch])
             # The file's own name seeds its noise: a folder may move, and its scores stay.
             scores = lgdm(image.to(device), [record.path.name for record in batch])
             for record, score in zip(batch, scores.tolist(), strict=True):

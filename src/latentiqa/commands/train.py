@@ -29,8 +29,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from latentiqa.commands.launch import Done, build
 from latentiqa.commands.parts import (
-    check_data,
     check_method,
+    check_values,
     fill_store,
     inspect,
     is_other_rank,
@@ -72,7 +72,7 @@ def plan_run(config: DictConfig) -> Plan:
     Raises:
         LatentiqaError: a value is outside its range, or the lists are not what they should be.
     """
-    check_data(config)
+    check_values(config)
     method, head = check_method(config), build(config.head)
     manifest = build(config.dataset)
     split = split_of(config, manifest)
@@ -175,11 +175,12 @@ def _refuse_few(parts: dict[str, list[str]]) -> None:
 
 def _refuse_leaks(parts: dict[str, list[str]], keys: dict[str, str]) -> None:
     """The same picture under two names must not be in two parts."""
+    from latentiqa.data.images import content_of
+
     seen: dict[str, tuple[str, str]] = {}
     for part, names in parts.items():
         for name in names:
-            content = keys[name].split(":", 1)[0]
-            other = seen.setdefault(content, (part, name))
+            other = seen.setdefault(content_of(keys[name]), (part, name))
             if other[0] != part:
                 raise DataError(
                     f"{name} ({part}) and {other[1]} ({other[0]}) are the same picture to the "

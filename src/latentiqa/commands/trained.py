@@ -18,26 +18,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TrainedRun:
+class FinishedRun:
     """What `latentiqa train` left in its folder.
 
     Attributes:
         folder: the run's folder.
         results: what its results.json says.
-        seen_images: image keys of the pictures that its head was fitted or chosen on.
-        lgdm: the method, with the fitted head.
-        resize: brings pictures to the backbone's resolution.
     """
 
     folder: Path
     results: dict[str, Any]
-    seen_images: frozenset[str]
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A finished run, ready to score.
+
+    Attributes:
+        lgdm: the method, with the fitted head.
+        resize: brings pictures to the backbone's resolution.
+        seen_images: image keys of the pictures that its head was fitted or chosen on.
+    """
+
     lgdm: LGDM
     resize: Resize
+    seen_images: frozenset[str]
 
 
-def trained_results(run: str | Path, runs: str | Path) -> dict[str, Any]:
-    """The results.json of a finished training run.
+def find_run(run: str | Path, runs: str | Path) -> FinishedRun:
+    """Find a finished training run; nothing heavy is loaded.
 
     Args:
         run: its folder, or the path of its results.json.
@@ -45,8 +54,9 @@ def trained_results(run: str | Path, runs: str | Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: there is no such run.
+        DataError: its results.json is broken.
     """
-    folder = _folder(run)
+    folder = Path(run).parent if Path(run).name == "results.json" else Path(run)
     if not (folder / "results.json").is_file():
         known = sorted(str(p.parent) for p in Path(runs).glob("*/results.json"))
         there = f"finished runs: {', '.join(known)}" if known else "there is no finished run yet"
@@ -54,37 +64,31 @@ def trained_results(run: str | Path, runs: str | Path) -> dict[str, Any]:
             f"run={run}: no results.json there; {there}. Train one first, for example "
             "`latentiqa train experiment=demo`, and give the folder it prints."
         )
-    return read_json(folder / "results.json") | {"folder": str(folder)}
+    return FinishedRun(folder, read_json(folder / "results.json"))
 
 
-def load_run(run: str | Path, runs: str | Path) -> TrainedRun:
+def load_run(run: FinishedRun) -> LoadedRun:
     """Load the method and the head of a finished training run.
 
     Raises:
-        ConfigError: there is no such run.
+        ConfigError: what is here is not what the run was made with.
         DataError: a file of the run is broken.
     """
     from latentiqa.heads import load_head
 
-    folder, results = _folder(run), trained_results(run, runs)
-    config = OmegaConf.create(results["config"])
+    config = OmegaConf.create(run.results["config"])
     assert isinstance(config, DictConfig)
     described = check_method(config)
-    head, meta = load_head(folder / "head")
+    head, meta = load_head(run.folder / "head")
     lgdm = load_lgdm(config, described, head)
     if list(lgdm.widths) != meta["features"]:
         raise ConfigError(
-            f"run={run}: its head was fitted on other hyperfeatures than the config beside it "
-            "gives; train it again with force=true."
+            f"run={run.folder}: its head was fitted on other hyperfeatures than the config beside "
+            "it gives; train it again with force=true."
         )
-    if lgdm.backbone.identity != results["backbone"]:
+    if lgdm.backbone.identity != (trained_on := run.results["backbone"]):
         raise ConfigError(
-            f"run={run}: it was trained on the backbone {results['backbone']}, here the same name "
+            f"run={run.folder}: it was trained on the backbone {trained_on}, here the same name "
             f"is {lgdm.backbone.identity}; get those weights back or train again."
         )
-    return TrainedRun(folder, results, frozenset(meta["seen_images"]), lgdm, described["resize"])
-
-
-def _folder(run: str | Path) -> Path:
-    path = Path(run)
-    return path.parent if path.name == "results.json" else path
+    return LoadedRun(lgdm, described["resize"], frozenset(meta["seen_images"]))

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,6 +21,7 @@ from latentiqa.data.csv_manifest import read_csv
 from latentiqa.data.distortions import DISTORTIONS, SEVERITIES, Picture, distort, to_bytes
 from latentiqa.data.manifest import Manifest
 from latentiqa.errors import ConfigError, DataError
+from latentiqa.files import build_folder
 from latentiqa.hashing import digest
 from latentiqa.paths import cache_dir as default_cache_dir
 
@@ -97,22 +96,9 @@ def build_demo(cache_dir: str | Path, photos: Sequence[str] = tuple(PHOTOS)) -> 
         raise ConfigError(f"photos={photos}: expected some of {', '.join(PHOTOS)}")
     recipe = {"version": 1, "photos": photos, "size": SIZE, "severities": SEVERITIES}
     folder = Path(cache_dir).expanduser() / f"demo-{digest(recipe)}"
-    if _is_complete(folder, photos):
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        _write(building, photos)
-        if folder.exists() and not _is_complete(folder, photos):
-            shutil.rmtree(folder)
-        building.replace(folder)
-    except OSError:
-        # Another process was first: its folder, the same to the bit, cannot be replaced.
-        if not _is_complete(folder, photos):
-            raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return folder
+    return build_folder(
+        folder, lambda aside: _write(aside, photos), lambda there: _is_complete(there, photos)
+    )
 
 
 def _write(folder: Path, photos: tuple[str, ...]) -> None:

@@ -134,6 +134,16 @@ def inspect_images(
     return keys, bad
 
 
+def content_of(key: str) -> str:
+    """The part of an image key that stands for the file's bytes, without the name.
+
+    Example:
+        >>> content_of("0123456789abcdef:photo: 1.png")
+        '0123456789abcdef'
+    """
+    return key.split(":", 1)[0]
+
+
 def _inspect(record: Record) -> str | BadImage:
     """The key of one picture, or why it has none."""
     try:
