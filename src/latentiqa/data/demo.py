@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from latentiqa.data.csv_manifest import read_csv
-from latentiqa.data.distortions import DISTORTIONS, SEVERITIES, Picture, distort, to_bytes
+from latentiqa.data.distortions import SEVERITIES, Picture, distort, to_bytes
 from latentiqa.data.manifest import Manifest
 from latentiqa.errors import ConfigError, DataError
 from latentiqa.files import build_folder
@@ -44,6 +44,7 @@ PHOTOS = {
 """Every real, sharp photograph inside the wheel; nothing is downloaded."""
 
 SIZE = 256
+KINDS = ("gaussian_blur", "gaussian_noise", "jpeg", "low_light")
 LEVELS = range(1, 6)
 BEST = 5
 NOTE = "demo: the target is the distortion level, not human scores"
@@ -94,7 +95,8 @@ def build_demo(cache_dir: str | Path, photos: Sequence[str] = tuple(PHOTOS)) -> 
     photos = tuple(sorted(set(photos)))
     if not photos or not set(photos) <= set(PHOTOS):
         raise ConfigError(f"photos={photos}: expected some of {', '.join(PHOTOS)}")
-    recipe = {"version": 1, "photos": photos, "size": SIZE, "severities": SEVERITIES}
+    severities = {kind: SEVERITIES[kind] for kind in KINDS}
+    recipe = {"version": 1, "photos": photos, "size": SIZE, "severities": severities}
     folder = Path(cache_dir).expanduser() / f"demo-{digest(recipe)}"
     return build_folder(
         folder, lambda aside: _write(aside, photos), lambda there: _is_complete(there, photos)
@@ -149,7 +151,7 @@ def _pristine(photo: str) -> Picture:
 def _variants() -> Iterator[tuple[str, int]]:
     """Distortion and level of each picture made from one photo."""
     yield "none", 0
-    for kind in DISTORTIONS:
+    for kind in KINDS:
         for level in LEVELS:
             yield kind, level
 
