@@ -21,17 +21,17 @@ def tiny():
     """The embedded backbone."""
     from latentiqa.backbones.source import BackboneSource
 
-    return BackboneSource("tiny", "tiny", resolution=64).load()
+    return BackboneSource("tiny_random", "tiny_random", resolution=64).load()
 
 
 @pytest.fixture(scope="session")
 def micro_folder(tmp_path_factory) -> Path:
     """A far smaller pipeline folder than the embedded one, for float64 and for whole runs."""
-    from latentiqa.backbones.tiny import build_tiny
+    from latentiqa.backbones.tiny_random import build_tiny_random
 
     folder = tmp_path_factory.mktemp("micro")
     unet = {"block_out_channels": (8, 8, 8, 8), "layers_per_block": 1, "norm_num_groups": 4}
-    build_tiny(folder, vae={"block_out_channels": (4, 4, 8, 8)}, unet=unet)
+    build_tiny_random(folder, vae={"block_out_channels": (4, 4, 8, 8)}, unet=unet)
     return folder
 
 
@@ -50,3 +50,23 @@ def pictures():
     coarse = torch.rand(8, 3, 9, 9, generator=generator)
     image = torch.nn.functional.interpolate(coarse, size=64, mode="bicubic").clamp(0, 1)
     return image, [f"photo ({i}).png" for i in range(8)]
+
+
+@pytest.fixture(scope="session")
+def micro_run(micro_folder, tmp_path_factory) -> Path:
+    """A finished run that the package might carry: the micro backbone unguided, a psi beside."""
+    from command_line import on_csv, places, succeed
+    from miniatures import write_csv
+
+    folder = tmp_path_factory.mktemp("micro_run")
+    backbone = ["backbone=folder", f"backbone.source={micro_folder}", "backbone.resolution=64"]
+    method = ["timesteps.values=[60,20]", "guidance=none", "features=nss"]
+    table = write_csv(folder / "pictures", 24)
+    return succeed("train", *backbone, *method, *on_csv(table), *places(folder)).folder
+
+
+@pytest.fixture
+def embedded(micro_run, monkeypatch) -> Path:
+    """That run in the place of the scorer inside the package."""
+    monkeypatch.setattr("latentiqa.commands.trained.EMBEDDED", micro_run)
+    return micro_run

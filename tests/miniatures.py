@@ -42,3 +42,17 @@ def write_csv(folder: Path, count: int = 6, header: str = "path,mos", rows: str 
     table = folder / "scores.csv"
     table.write_text(f"{header}\n{lines}\n", encoding="utf-8")
     return table
+
+
+def write_autoencoder(folder: Path) -> Path:
+    """The smallest first stage: f2, 8 channels, random weights, in diffusers' format."""
+    from diffusers import AutoencoderTiny
+
+    AutoencoderTiny(
+        encoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        decoder_block_out_channels=(8, 8),
+        num_decoder_blocks=(1, 1),
+        latent_channels=8,
+    ).save_pretrained(folder)
+    return folder

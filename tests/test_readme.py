@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from miniatures import write_image
 
 from latentiqa.commands import VERBS
 from latentiqa.commands.launch import config_folder
@@ -30,10 +31,22 @@ def test_the_table_of_groups_is_complete():
     assert table == {group: choices(group) for group in table}
 
 
-def test_the_python_example_runs(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+SCORES, PARTS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_example_of_scores_runs(embedded, tmp_path, monkeypatch):
+    """With a small scorer in the place of the one inside the package."""
+    write_image(tmp_path / "photos" / "a.png")
+    monkeypatch.chdir(tmp_path)
     scope: dict = {}
-    exec(code, scope)
+    exec(SCORES, scope)
+    assert list(scope["scores"]) == [str(Path("photos", "a.png"))]
+    assert scope["image"].grad.abs().sum() > 0
+
+
+def test_the_example_of_parts_runs():
+    scope: dict = {}
+    exec(PARTS, scope)
     assert scope["features"]["10/up.3.resnet.2/mean"].shape == (2, 32)
 
 

@@ -153,3 +153,56 @@ def test_it_ends_at_the_last_timestep_used(tiny, pictures):
     assert list(cut) == [80, 40]
     for address, value in cut[40].items():
         assert torch.equal(value, full[40][address])
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+def test_without_a_guide_the_maps_have_the_gradient_of_all_steps(micro64, eta):
+    """Of the last timestep's maps by the picture, against central differences."""
+    generator = torch.Generator().manual_seed(0)
+    image, direction = torch.rand(2, 1, 3, 64, 64, generator=generator, dtype=torch.float64)
+    weights: dict[str, torch.Tensor] = {}
+
+    def weighted(image):
+        steps = trajectory(
+            micro64,
+            micro64.encode(image),
+            Timesteps([800, 400, 10], eta=eta),
+            names=["a"],
+            context=micro64.context("", 1),
+            taps=["up.1.resnet.0", "up.3.resnet.1"],
+        )
+        maps = dict(steps)[10]
+        for name, value in maps.items():
+            weights.setdefault(name, torch.randn(value.shape, generator=generator).double())
+        return torch.stack([(weights[name] * maps[name]).sum() for name in maps]).sum()
+
+    (gradient,) = torch.autograd.grad(weighted(image.requires_grad_()), image)
+    with torch.no_grad():
+        rise = weighted(image + 1e-5 * direction) - weighted(image - 1e-5 * direction)
+    expected = rise.item() / 2e-5
+    assert abs(expected) > 1e-3
+    assert (gradient * direction).sum().item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("through_unet", [False, True])
+def test_with_a_guide_the_maps_are_constants(micro64, through_unet):
+    z0 = torch.randn(1, 4, 8, 8, dtype=torch.float64, requires_grad=True)
+    asked = []
+
+    def guide(step):
+        asked.append((torch.is_grad_enabled(), step.z_t.requires_grad, step.z0.requires_grad))
+        return step.z0
+
+    for _, maps in trajectory(
+        micro64,
+        z0,
+        Timesteps([80, 10]),
+        names=["a"],
+        context=micro64.context("", 1),
+        taps=["mid.attn.0"],
+        guide=guide,
+        through_unet=through_unet,
+    ):
+        assert torch.is_grad_enabled()
+        assert not any(value.requires_grad for value in maps.values())
+    assert asked == [(False, through_unet, through_unet)]

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from latentiqa.errors import ConfigError
+
 
 def digest(value: Any, length: int = 12) -> str:
     """Hash a JSON-serialisable value independently of key order.
@@ -34,3 +36,16 @@ def file_digest(path: str | Path, length: int = 16) -> str:
     """
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:length]
+
+
+def folder_digest(folder: str | Path, length: int = 16) -> str:
+    """Hash of a folder's files, names and bytes; what its own name is does not matter.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ConfigError(f"{folder}: no such folder; expected a folder of weights.")
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return digest({str(path.relative_to(root)): file_digest(path) for path in files}, length)

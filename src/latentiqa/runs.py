@@ -35,6 +35,11 @@ NOT_IN_SIGNATURE = (
     "data.batch_size",
     "data.num_workers",
     "data.shard_size",
+    "crops.num_workers",
+    "every",
+    "minutes",
+    "stage.autoencoder_folder",  # the weights' content stands for it
+    "stage.start",
 )
 """Config keys that do not change the numbers."""
 

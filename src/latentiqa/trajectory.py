@@ -128,7 +128,6 @@ def ddim_step(
     return z_prev
 
 
-@torch.no_grad()
 def trajectory(
     backbone: LatentDiffusion,
     z0: Tensor,
@@ -145,6 +144,10 @@ def trajectory(
 
     The last timestep's pass ends after the last tapped layer, and it is not guided: nothing
     reads what would come after it.
+
+    Without a guide the maps are differentiable in ``z0`` where gradients are enabled: the noise
+    is a constant, and the graph holds all steps. With a guide they are constants: a correction is
+    itself a gradient, and second derivatives are not offered.
 
     Args:
         backbone: the frozen model.
@@ -166,17 +169,25 @@ def trajectory(
     def noise_for(t: int) -> Tensor:
         return image_noise(names, t, z0.shape[1:], seed=seed, device=z0.device, dtype=z0.dtype)
 
+    keep_graph = torch.is_grad_enabled() if guide is None else through_unet
     path = timesteps.values[: timesteps.values.index(timesteps.used[-1]) + 1]
+    if guide is not None:
+        z0 = z0.detach()
     z_t = add_noise(z0, noise_for(path[0]), abar(path[0]))
     for t, t_prev in pairwise(path):
-        with torch.set_grad_enabled(through_unet):
-            z_t = z_t.detach().requires_grad_(through_unet)
+        with torch.set_grad_enabled(keep_graph):
+            if guide is not None:
+                z_t.requires_grad_(through_unet)
             noise, maps = backbone.predict_noise(z_t, t, context, taps)
             z0_t = tweedie(z_t, noise, abar(t))
-        yield t, {address: value.detach() for address, value in maps.items()}
         if guide is not None:
-            z0_t = guide(Step(t, z_t, noise, z0_t))
+            maps = {address: value.detach() for address, value in maps.items()}
+        yield t, maps
+        if guide is not None:
+            with torch.no_grad():
+                z0_t = guide(Step(t, z_t, noise, z0_t)).detach()
+            noise = noise.detach()
         sigma = ddim_sigma(abar(t), abar(t_prev), timesteps.eta)
         fresh = noise_for(t_prev) if sigma > 0 else None
-        z_t = ddim_step(z0_t.detach(), noise.detach(), abar(t_prev), sigma, fresh)
+        z_t = ddim_step(z0_t, noise, abar(t_prev), sigma, fresh)
     yield path[-1], backbone.maps(z_t, path[-1], context, taps)

@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from latentiqa.backbones.source import BackboneSource
-from latentiqa.backbones.tiny import tiny_folder
+from latentiqa.backbones.tiny_random import tiny_random_folder
 from latentiqa.errors import ConfigError, LatentiqaError
 
 HUB = "owner/model"
@@ -24,13 +24,13 @@ HUB = "owner/model"
 )
 def test_bad_values_are_refused_before_anything_is_loaded(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        BackboneSource(**({"name": "x", "source": "tiny"} | arguments))
+        BackboneSource(**({"name": "x", "source": "tiny_random"} | arguments))
 
 
 def test_tiny_is_the_same_to_the_bit_each_time_it_is_built(tmp_path):
-    first = BackboneSource("tiny", str(tiny_folder(tmp_path / "a"))).load()
+    first = BackboneSource("tiny_random", str(tiny_random_folder(tmp_path / "a"))).load()
     torch.rand(3)
-    second = BackboneSource("tiny", str(tiny_folder(tmp_path / "b"))).load()
+    second = BackboneSource("tiny_random", str(tiny_random_folder(tmp_path / "b"))).load()
     assert first.identity == second.identity
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -40,12 +40,12 @@ def test_building_tiny_leaves_the_random_state_alone(tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    tiny_folder(tmp_path)
+    tiny_random_folder(tmp_path)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_tiny_is_a_stable_diffusion_pipeline_folder(tmp_path):
-    pipe = StableDiffusionPipeline.from_pretrained(tiny_folder(tmp_path))
+    pipe = StableDiffusionPipeline.from_pretrained(tiny_random_folder(tmp_path))
     pipe.set_progress_bar_config(disable=True)
     (image,) = pipe("a photo", num_inference_steps=2, height=64, width=64).images
     assert image.size == (64, 64)
@@ -56,9 +56,9 @@ def test_a_half_built_folder_is_never_left(tmp_path, monkeypatch):
         (folder / "unet").mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("latentiqa.backbones.tiny.build_tiny", fail)
+    monkeypatch.setattr("latentiqa.backbones.tiny_random.build_tiny_random", fail)
     with pytest.raises(KeyboardInterrupt):
-        tiny_folder(tmp_path)
+        tiny_random_folder(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,7 +9,7 @@ from command_line import type_in
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
-from miniatures import write_biq2021, write_csv
+from miniatures import write_autoencoder, write_biq2021, write_csv
 from omegaconf import DictConfig, OmegaConf
 
 from latentiqa.commands import VERBS
@@ -18,7 +18,10 @@ from latentiqa.commands.parts import trainer_factory
 
 CONF = config_folder("conf")
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
-EXPERIMENTS = sorted(path.stem for path in config_folder("experiments").glob("*/experiment/*.yaml"))
+RECIPES = {
+    path.stem: "pretrain" if "override /stage" in path.read_text() else "train"
+    for path in sorted(config_folder("experiments").glob("*/experiment/*.yaml"))
+}
 SWEEPS = sorted(path.stem for path in config_folder("sweeps").glob("sweep/*.yaml"))
 
 
@@ -37,6 +40,7 @@ def filled_in(tmp_path, micro_folder) -> dict[tuple[str, str], list[str]]:
         ("dataset", "csv"): [f"dataset.path={write_csv(tmp_path / 'own')}"],
         ("dataset", "biq2021"): [f"dataset.root={write_biq2021(tmp_path / 'biq')}"],
         ("dataset", "demo"): [f"dataset.cache_dir={tmp_path}", "dataset.photos=[moon]"],
+        ("stage", "diffusion"): [f"stage.autoencoder_folder={write_autoencoder(tmp_path / 'vae')}"],
         ("trainer", "gpu"): ["trainer.accelerator=cpu"],
         ("trainer", "ddp"): ["trainer.accelerator=cpu", "trainer.devices=1"],
     }
@@ -45,26 +49,39 @@ def filled_in(tmp_path, micro_folder) -> dict[tuple[str, str], list[str]]:
 def test_every_group_of_the_issue_is_there():
     groups = {group for group, _ in CHOICES}
     assert groups >= {
-        *("backbone", "timesteps", "layers", "guidance", "perceptual", "head", "dataset"),
+        *("method", "backbone", "timesteps", "layers", "guidance", "perceptual", "features"),
+        *("head", "dataset"),
         *("trainer", "logger", "callbacks", "debug", "hydra"),
     }
     choices = {group: {name for g, name in CHOICES if g == group} for group in groups}
     assert choices["trainer"] >= {"cpu", "gpu", "ddp"}
     assert choices["logger"] >= {"csv", "wandb", "none"}
-    assert {"demo", "lgdm_biq2021"} <= set(EXPERIMENTS)
+    assert {"demo", "lgdm_biq2021", "tiny_diffusion"} <= set(RECIPES)
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_builds(group, choice, filled_in, tmp_path):
-    config = composed("train", f"{group}={choice}", *filled_in.get((group, choice), []))
+    verb = "pretrain" if group == "stage" else "train"
+    config = composed(verb, f"{group}={choice}", *filled_in.get((group, choice), []))
     check = globals()[f"check_{group}"]  # a new group needs a check here
     check(config, choice, tmp_path)
+
+
+def check_method(config: Any, choice: str, _folder: Any) -> None:
+    assert config.method.name == config.name == choice
+    assert choice == "lgdm" or config.method.resolution == config.backbone.resolution
 
 
 def check_backbone(config: Any, choice: str, _folder: Any) -> None:
     source = build(config.backbone)
     assert source.name == choice
-    assert source.is_tiny == (choice == "tiny")
+    assert source.is_embedded == choice.startswith("tiny")
+
+
+def check_stage(config: Any, _choice: str, folder: Any) -> None:
+    stage = build(config.stage, seed=0, grids=str(folder))
+    # Small enough for the package, in half precision.
+    assert 2 * sum(stage.parameter_counts().values()) < 40e6
 
 
 def check_timesteps(config: Any, choice: str, _folder: Any) -> None:
@@ -86,8 +103,18 @@ def check_guidance(config: Any, choice: str, _folder: Any) -> None:
 
 def check_perceptual(config: Any, choice: str, _folder: Any) -> None:
     names = {"none": "NoneType", "sd": "BackboneFeatures", "nss": "NSS"}
+    names |= {"lpips": "LPIPSFeatures", "efficientnet": "EfficientNetFeatures"}
     assert type(build(config.perceptual)).__name__ == names[choice]
     assert type(build(config.guidance).psi).__name__ == names[choice]
+
+
+def check_features(config: Any, choice: str, _folder: Any) -> None:
+    names = {"nss": "NSS", "efficientnet": "EfficientNetFeatures", "lpips": "LPIPSFeatures"}
+    psis = {name: build(psi) for name, psi in config.features.items()}
+    assert list(psis) == ([] if choice == "none" else choice.split("_"))
+    for name, psi in psis.items():
+        assert type(psi).__name__ == names[name]
+        assert psi.widths(config.pooling)
 
 
 def check_head(config: Any, choice: str, _folder: Any) -> None:
@@ -139,10 +166,10 @@ def test_every_verb_composes(verb):
     assert "paths" in composed(verb, *overrides)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_states_its_method(name):
-    choices = composed("train", f"experiment={name}", hydra_too=True).hydra.runtime.choices
-    config = composed("train", f"experiment={name}")
+@pytest.mark.parametrize(("name", "verb"), RECIPES.items())
+def test_every_experiment_states_its_method(name, verb):
+    choices = composed(verb, f"experiment={name}", hydra_too=True).hydra.runtime.choices
+    config = composed(verb, f"experiment={name}")
     assert config.name == name
     written = OmegaConf.load(
         next(config_folder("experiments").glob(f"*/experiment/{name}.yaml"))
@@ -150,8 +177,9 @@ def test_every_experiment_states_its_method(name):
     stated = {
         key.removeprefix("override /"): value for entry in written for key, value in entry.items()
     }
-    groups = ("backbone", "timesteps", "layers", "perceptual", "guidance", "head", "dataset")
-    assert {group: choices[group] for group in groups} == stated
+    method = "method backbone timesteps layers perceptual guidance features head dataset"
+    groups = {"train": method.split(), "pretrain": ["stage", "dataset"]}
+    assert {group: choices[group] for group in groups[verb]} == stated
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -208,6 +236,14 @@ def test_typos_get_hydras_own_error(typo, told, nothing_loaded):
         (["timesteps.eta=x"], "eta: x"),
         (["layers.patterns=[xx]"], "'xx' names no stage"),
         (["pooling=max"], "pooling='max': expected one of"),
+        (["method=psi"], "method=psi with features=none: there is nothing to compute"),
+        (["method=psi", "features=nss", "method.resolution=x"], "method.resolution='x': expected"),
+        (["method=psi", "features=nss", "method.resolution=0"], "size=0: expected at least 1"),
+        (["method.name=x"], "method.name='x': expected lgdm or psi"),
+        (["features=nss", "features.nss.scales=0"], "scales=0: expected 1 or more"),
+        (["features=efficientnet", "features.efficientnet.blocks=[x]"], "expected one or more of"),
+        (["features=lpips", "features.lpips.net=x"], "net='x': expected one of"),
+        (["+features.sd=${perceptual}"], "features.sd=BackboneFeatures: expected a psi with"),
         (["backbone.dtype=x"], "backbone.dtype='x': expected one of"),
         (["backbone.resolution=100"], "backbone.resolution=100"),
         (["backbone=folder"], "backbone.source is not set"),

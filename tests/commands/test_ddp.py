@@ -28,9 +28,14 @@ def console_script(*arguments: str) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def extracted_images(home: Path) -> list[str]:
+def extracted_images(home: Path) -> list[tuple[str, str]]:
+    """Store and picture, once for each shard that holds the picture."""
     sidecars = [path for path in home.glob("store/*/*.json") if path.name != "recipe.json"]
-    return [image for path in sidecars for image in json.loads(path.read_text())["images"]]
+    return [
+        (path.parent.name, image)
+        for path in sidecars
+        for image in json.loads(path.read_text())["images"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -52,12 +57,12 @@ def test_a_sweep_over_one_device_is_not(devices, base, nothing_loaded):
 
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(micro, scores_csv, tmp_path):
-    options = [*micro, *on_csv(scores_csv)]
+    options = [*micro, *on_csv(scores_csv), "features=nss"]
     two = console_script("train", *options, *places(tmp_path / "two"), *DDP, "data.batch_size=4")
     assert two.status == 0, two.err
     assert two.out == f"{two.results_path}\n"
     images = extracted_images(tmp_path / "two")
-    assert len(images) == len(set(images)) == two.results["extracted"] == 24
+    assert len(images) == len(set(images)) == two.results["extracted"] == 2 * 24
 
     one = succeed("train", *options, *places(tmp_path / "one"))
     assert two.results["signature"] == one.results["signature"]

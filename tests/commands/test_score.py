@@ -154,7 +154,6 @@ def test_nothing_readable(run_of, tmp_path):
     ("wrong", "told"),
     [
         (["photos", "run=nowhere"], "no results.json there"),
-        (["photos"], "run is not set"),
         (["run={run}"], "input is not set"),
         (["photos", "run={run}", "output=scores.xlsx"], "output=scores.xlsx: expected"),
         (["photos", "run={run}", "batch_size=0"], "batch_size=0: expected"),
@@ -188,6 +187,39 @@ def test_a_missing_run_is_told_before_pictures_are_read(
     assert f"run={tmp_path}: no results.json there" in outcome.err
     assert str(trained.folder) in outcome.err
     assert "latentiqa train experiment=demo" in outcome.err
+
+
+def test_without_a_run_the_scorer_inside_the_package_is_taken(embedded, scores_csv, tmp_path):
+    table = tmp_path / "scores.csv"
+    outcome = succeed("score", str(scores_csv.parent), f"output={table}")
+    test = json.loads((embedded / "results.json").read_text())["metrics"]["test"]
+    assert (
+        "embedded scorer: LGDM on folder + nss, ridge; trained on 18 photos of scores "
+        f"(seed-0 split); test SRCC {test['srcc']:.3f}, PLCC {test['plcc']:.3f}\n"
+    ) in outcome.err
+    chosen = tmp_path / "chosen.csv"
+    as_any_run = shutil.copytree(embedded, tmp_path / "copy")
+    other = succeed("score", str(scores_csv.parent), f"run={as_any_run}", f"output={chosen}")
+    assert scores_of(table) == scores_of(chosen)
+    assert f"head {as_any_run} trained on scores; SRCC on its test part" in other.err
+    assert "embedded" not in other.err
+
+
+def test_results_and_head_are_all_that_scoring_reads(embedded, scores_csv, tmp_path, monkeypatch):
+    whole = succeed("score", str(scores_csv.parent / "p3.png"), "output=null")
+    monkeypatch.setattr("latentiqa.commands.trained.EMBEDDED", tmp_path / "scorer")
+    shutil.copytree(embedded / "head", tmp_path / "scorer" / "head")
+    shutil.copy(embedded / "results.json", tmp_path / "scorer")
+    assert succeed("score", str(scores_csv.parent / "p3.png"), "output=null").out == whole.out
+
+
+def test_a_package_without_a_scorer_says_so(scores_csv, tmp_path, monkeypatch, nothing_loaded):
+    monkeypatch.setattr("latentiqa.commands.trained.EMBEDDED", tmp_path / "scorer")
+    outcome = type_in("score", str(scores_csv.parent))
+    assert outcome.status == 1
+    assert "run=null: this installation carries no scorer" in outcome.err
+    assert "latentiqa train experiment=demo" in outcome.err
+    assert "Traceback" not in outcome.err
 
 
 def test_a_run_with_an_undefined_correlation_still_scores(trained, scores_csv, tmp_path):

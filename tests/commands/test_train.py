@@ -16,7 +16,11 @@ from scipy import stats
 
 from latentiqa.commands.launch import config_folder
 
-EXPERIMENTS = sorted(path.stem for path in config_folder("experiments").glob("*/experiment/*.yaml"))
+EXPERIMENTS = sorted(
+    path.stem
+    for path in config_folder("experiments").glob("*/experiment/*.yaml")
+    if "override /stage" not in path.read_text()  # those are for `latentiqa pretrain`
+)
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_larger_squares_are_scaled_down_as_a_whole():
 def test_onward_goes_on_and_shares_among_ranks():
     assert list(islice(Onward(6), 3)) == [6, 7, 8]
     ranks = [list(islice(Onward(4 + rank, 2), 3)) for rank in range(2)]
-    assert sorted(sum(ranks, [])) == [4, 5, 6, 7, 8, 9]
+    assert sorted(ranks[0] + ranks[1]) == [4, 5, 6, 7, 8, 9]
 
 
 def test_validation_looks_at_the_same_crops_every_time(photos):

@@ -11,7 +11,7 @@ from miniatures import write_image
 from PIL import Image
 
 from latentiqa.data import images
-from latentiqa.data.images import Resize, inspect_images, read_image
+from latentiqa.data.images import Resize, from_pillow, inspect_images, read_image
 from latentiqa.data.manifest import Record
 from latentiqa.errors import ConfigError, DataError
 
@@ -186,6 +186,25 @@ def test_resize_stays_in_range_and_leaves_the_right_size_alone(mode):
     larger = Resize(100, mode)(image)
     assert (larger.min(), larger.max()) == (0, 1)
     assert torch.allclose(Resize(64, mode)(image), image, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["stretch", "short_side"])
+def test_a_batch_is_resized_as_each_of_its_pictures(mode):
+    image = torch.rand(3, 3, 57, 91, generator=torch.Generator().manual_seed(0))
+    resize = Resize(32, mode)
+    assert torch.equal(resize(image), torch.stack([resize(picture) for picture in image]))
+
+
+def test_what_pillow_has_opened_is_what_the_file_holds(tmp_path, colours):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(colours).convert("P").save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        assert torch.equal(from_pillow(image), read_image(tmp_path / "a.png"))
+    path = write_image(tmp_path / "cut.png", size=(200, 150))
+    path.write_bytes(path.read_bytes()[:500])
+    with Image.open(path) as image, pytest.raises(DataError, match=r"\(200, 150\): .*truncated"):
+        from_pillow(image)
 
 
 def test_resize_arguments():

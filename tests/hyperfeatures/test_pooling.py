@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from latentiqa.errors import ConfigError
-from latentiqa.hyperfeatures.pooling import pool
+from latentiqa.hyperfeatures.pooling import pool, pool_all, pooled_widths
 
 
 def test_statistics_are_each_channels_own():
@@ -29,3 +29,17 @@ def test_the_mean_of_low_precision_maps_is_taken_in_float32():
 def test_an_unknown_pooling_is_refused():
     with pytest.raises(ConfigError, match="pooling='max': expected one of mean, mean_std"):
         pool(torch.zeros(1, 1, 1, 1), "max")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mean_std"])
+def test_maps_are_pooled_by_name_as_the_widths_say(pooling):
+    maps = {"a": torch.randn(2, 5, 4, 6), "b": torch.randn(2, 3, 1, 1)}
+    pooled = pool_all(maps, pooling)
+    for name, x in maps.items():
+        for statistic, value in pool(x, pooling).items():
+            assert torch.equal(pooled[f"{name}/{statistic}"], value)
+    widths = pooled_widths({"a": 5, "b": 3}, pooling)
+    assert list(pooled) == list(widths)
+    assert {name: value.shape[1] for name, value in pooled.items()} == widths
+    with pytest.raises(ConfigError, match="pooling='max'"):
+        pooled_widths({"a": 5}, "max")

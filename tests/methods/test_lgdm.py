@@ -6,7 +6,6 @@ import torch
 from latentiqa.backbones.addresses import Layers
 from latentiqa.errors import ConfigError, LatentiqaError
 from latentiqa.guidance import PMG, NoGuidance
-from latentiqa.heads import RidgeHead
 from latentiqa.methods.lgdm import LGDM
 from latentiqa.perceptual.nss import NSS
 from latentiqa.perceptual.sd import BackboneFeatures
@@ -87,17 +86,6 @@ def test_hyperfeatures_are_the_pooled_maps(tiny, pictures):
     torch.testing.assert_close(features["20/up.2.resnet.1/std"], flat.std(2, correction=0))
 
 
-def test_scores_are_the_heads(tiny, pictures):
-    image, names = pictures
-    method = lgdm(tiny)
-    features = method.hyperfeatures(image, names)
-    x = torch.cat(list(features.values()), dim=1)
-    y = torch.linspace(0, 1, 8)
-    method.head = RidgeHead()
-    method.head.fit(x, y, x, y)
-    torch.testing.assert_close(method(image, names), method.head.predict(x))
-
-
 def test_the_recipe_holds_what_changes_values_and_only_that(tiny):
     base = lgdm(tiny).recipe()
     for changed in (
@@ -127,11 +115,6 @@ def test_values_that_are_not_finite_name_the_picture(tiny, pictures):
         lgdm(tiny).hyperfeatures(image, names)
 
 
-def test_misuse_is_explained(tiny, pictures):
-    image, names = pictures
-    with pytest.raises(ConfigError, match="need a fitted head"):
-        lgdm(tiny)(image, names)
-    with pytest.raises(ConfigError, match="8 images but 7 names"):
-        lgdm(tiny).hyperfeatures(image, names[:7])
+def test_an_unknown_pooling_is_refused(tiny):
     with pytest.raises(ConfigError, match="pooling='max'"):
         lgdm(tiny, pooling="max")

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -81,23 +89,13 @@ class LatentDiffusion(nn.Module):
             identity: see the class.
         """
         folder = Path(folder)
-        vae_config: Any = AutoencoderKL.load_config(folder / "vae")
-        vae_class = vae_config["_class_name"]
-        autoencoder = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
-        if vae_class not in autoencoder:
-            raise ConfigError(
-                f"{folder / 'vae' / 'config.json'}: class {vae_class!r} is not supported; expected "
-                f"one of {', '.join(autoencoder)}."
-            )
         weights: dict[str, Any] = {
             "variant": variant,
             "use_safetensors": True,
             "local_files_only": True,
         }
         return cls(
-            autoencoder[vae_class].from_pretrained(
-                folder, subfolder="vae", torch_dtype=dtype, **weights
-            ),
+            load_autoencoder(folder / "vae", torch_dtype=dtype, **weights),
             UNet2DConditionModel.from_pretrained(
                 folder, subfolder="unet", torch_dtype=dtype, **weights
             ),
@@ -115,6 +113,11 @@ class LatentDiffusion(nn.Module):
     def dtype(self) -> torch.dtype:
         """Floating-point type that the models compute in."""
         return self.unet.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models compute."""
+        return self.unet.device
 
     def encode(self, image: Tensor) -> Tensor:
         """Map images to scaled latents ``z_0 = s * E(y)``, the mode of the VAE's posterior.
@@ -140,6 +143,8 @@ class LatentDiffusion(nn.Module):
         image = self.vae.decode(unscaled.to(self.dtype)).sample
         return ((image + 1) / 2).to(latents.dtype)
 
+    # What is kept must serve later passes with a graph, whatever surrounds the first one.
+    @torch.inference_mode(False)
     @torch.no_grad()
     def context(self, prompt: str, batch_size: int = 1) -> Tensor:
         """Hidden states of the text encoder for a prompt, ``(B, 77, D)``; computed once a prompt.
@@ -210,3 +215,73 @@ class LatentDiffusion(nn.Module):
     def channels(self, address: str) -> int:
         """Number of channels of the layer's map."""
         return layer_channels(layer_modules(self.unet)[address])
+
+
+def load_autoencoder(folder: str | Path, **options: Any) -> Any:
+    """An `AutoencoderKL` or `AutoencoderTiny` in diffusers' format.
+
+    Args:
+        folder: holds ``config.json`` and the weights.
+        **options: of ``from_pretrained``.
+
+    Raises:
+        ConfigError: its config names another class.
+    """
+    config: Any = AutoencoderKL.load_config(folder)
+    known = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+    if (name := config["_class_name"]) not in known:
+        raise ConfigError(
+            f"{Path(folder) / 'config.json'}: class {name!r} is not supported; expected one of "
+            f"{', '.join(known)}."
+        )
+    return known[name].from_pretrained(folder, **options)
+
+
+def save_pipeline(
+    folder: str | Path,
+    vae: Any,
+    unet: Any,
+    text_encoder: Any,
+    tokenizer: Any,
+    scheduler: Any,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a folder that `StableDiffusionPipeline.from_pretrained` loads, in safetensors.
+
+    The tokenizer is written in CLIP's own files too, which transformers before 5 reads.
+
+    Args:
+        folder: where to.
+        vae: as in `LatentDiffusion`, like the others; none of them is changed.
+        unet: see there.
+        text_encoder: see there.
+        tokenizer: see there.
+        scheduler: see there.
+        dtype: floating-point type of the weights in the files.
+    """
+    pipeline: Any = StableDiffusionPipeline  # its annotations forbid the None that it accepts
+    pipeline(
+        vae=deepcopy(vae).to(dtype),
+        unet=deepcopy(unet).to(dtype),
+        text_encoder=deepcopy(text_encoder).to(dtype),
+        tokenizer=tokenizer,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder, safe_serialization=True)
+    # Where parts were loaded from is a path of this machine.
+    for path in Path(folder).glob("*/config.json"):
+        described = json.loads(path.read_text(encoding="utf-8"))
+        if described.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    # Loaded without a dtype, transformers' models take the one of their config, diffusers' float32.
+    config = Path(folder) / "text_encoder" / "config.json"
+    described = json.loads(config.read_text(encoding="utf-8")) | {"dtype": "float32"}
+    config.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    # Merges are pairs, or in files of older versions "a b".
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    target = Path(folder) / "tokenizer"
+    (target / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
+    (target / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")

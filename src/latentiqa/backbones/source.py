@@ -17,17 +17,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+EMBEDDED = ("tiny", "tiny_random")
+"""The model that the package carries, and the control that is built from a seed at first use."""
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
 class BackboneSource:
-    """A latent diffusion model on the hub, in a local folder, or the embedded tiny one.
+    """A latent diffusion model on the hub, in a local folder, or an embedded one.
 
     Args:
         name: short name for tables.
-        source: ``tiny`` (embedded), a folder in diffusers' pipeline format, or a hub id
-            (``owner/name``).
+        source: ``tiny`` or ``tiny_random`` (embedded), a folder in diffusers' pipeline format, or
+            a hub id (``owner/name``).
         resolution: side of the square pictures that it works on, pixels, a multiple of 64.
         revision: branch, tag or commit on the hub.
         variant: file name variant of the weights (``fp16``), or none.
@@ -58,16 +61,16 @@ class BackboneSource:
                 f"backbone.resolution={self.resolution}: expected a positive multiple of 64 (the "
                 "latents must halve through the whole U-Net)."
             )
-        if not self.is_tiny and not self.is_folder and self.source.count("/") != 1:
+        if not self.is_embedded and not self.is_folder and self.source.count("/") != 1:
             raise ConfigError(
                 f"backbone.source={self.source!r}: no such folder, and not a hub id "
                 "(owner/name); give 'tiny', a folder in diffusers' pipeline format or a hub id."
             )
 
     @property
-    def is_tiny(self) -> bool:
-        """Whether this is the embedded model."""
-        return self.source == "tiny"
+    def is_embedded(self) -> bool:
+        """Whether the weights need no folder and no download."""
+        return self.source in EMBEDDED
 
     @property
     def is_folder(self) -> bool:
@@ -92,7 +95,7 @@ class BackboneSource:
 
     def is_present(self) -> bool:
         """Whether loading needs no download: every file is here, or can be built here."""
-        if self.is_tiny:
+        if self.is_embedded:
             return True
         if self.is_folder:
             return all((Path(self.source) / file).is_file() for file in self.files())
@@ -109,10 +112,12 @@ class BackboneSource:
         Raises:
             LatentiqaError: the weights are not here and cannot be fetched.
         """
-        if self.is_tiny:
-            from latentiqa.backbones.tiny import tiny_folder
+        if self.source == "tiny":
+            return Path(__file__).parent / "tiny"
+        if self.source == "tiny_random":
+            from latentiqa.backbones.tiny_random import tiny_random_folder
 
-            return tiny_folder()
+            return tiny_random_folder()
         if self.is_folder:
             return Path(self.source)
         from huggingface_hub import snapshot_download
@@ -178,6 +183,6 @@ class BackboneSource:
 
     def _identity(self, folder: Path) -> str:
         # A hub snapshot's folder is named by its commit; other folders are known by content.
-        if not self.is_tiny and not self.is_folder:
+        if not self.is_embedded and not self.is_folder:
             return f"{self.source}@{folder.name}" + (f"+{self.variant}" if self.variant else "")
         return f"{self.name}@{digest([file_digest(folder / file) for file in self.files()])}"

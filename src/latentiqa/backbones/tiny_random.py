@@ -1,7 +1,7 @@
-"""The embedded default: a small latent diffusion model of Stable Diffusion's own classes.
+"""A control: a small latent diffusion model of Stable Diffusion's own classes, trained on nothing.
 
-Its weights are a fixed-seed random initialisation, so nothing has to be downloaded; whatever is
-measured with it says so. The folder has diffusers' pipeline format and loads like any other.
+Its weights are a fixed-seed random initialisation; whatever is measured with it says so. The
+folder has diffusers' pipeline format and loads like any other.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from latentiqa.backbones.ldm import save_pipeline
 from latentiqa.files import build_folder
 from latentiqa.hashing import digest
 from latentiqa.paths import cache_dir
@@ -60,17 +61,17 @@ SCHEDULER: dict[str, Any] = {
 }
 
 
-def tiny_folder(root: str | Path | None = None) -> Path:
-    """Path of the tiny model's folder, built at first use in about a second.
+def tiny_random_folder(root: str | Path | None = None) -> Path:
+    """Path of the model's folder, built at first use in about a second.
 
     Args:
         root: where it is kept; the cache folder by default.
     """
     recipe = digest([SEED, VAE, UNET, TEXT, SCHEDULER, torch.__version__.split("+")[0]])
-    return build_folder(Path(root or cache_dir()) / f"tiny-random-{recipe}", build_tiny)
+    return build_folder(Path(root or cache_dir()) / f"tiny-random-{recipe}", build_tiny_random)
 
 
-def build_tiny(
+def build_tiny_random(
     folder: str | Path,
     vae: Mapping[str, Any] | None = None,
     unet: Mapping[str, Any] | None = None,
@@ -102,17 +103,8 @@ def build_tiny(
         # the random encoder, since a random model has no data that it was trained on.
         latents = autoencoder.eval().encode(torch.rand(4, 3, 256, 256) * 2 - 1).latent_dist.mode()
         autoencoder.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
-    pipeline: Any = StableDiffusionPipeline  # its annotations forbid the None that it accepts
-    pipeline(
-        vae=autoencoder,
-        unet=denoiser,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        scheduler=DDIMScheduler(**SCHEDULER),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder, safe_serialization=True)
+    scheduler = DDIMScheduler(**SCHEDULER)
+    save_pipeline(folder, autoencoder, denoiser, text_encoder, tokenizer, scheduler)
 
 
 def byte_tokenizer(folder: Path) -> CLIPTokenizer:

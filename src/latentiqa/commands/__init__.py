@@ -10,6 +10,8 @@ VERBS = {
     "evaluate": "a trained run on another dataset",
     "score": "scores for pictures and folders",
     "extract": "hyperfeatures of a whole dataset into the store",
+    "pretrain": "train a small latent diffusion model on photos",
+    "assess": "what a diffusion backbone can do: reconstruction, denoising, captions, samples",
     "report": "tables from the results.json of many runs",
     "doctor": "what this machine has: versions, devices, weights, disk",
 }
@@ -21,7 +23,8 @@ Usage: latentiqa VERB [key=value ...]
 
 {verbs}
 
-  latentiqa train experiment=demo                 the main job, nothing to download
+  latentiqa score photos/                         scores, nothing to download
+  latentiqa train experiment=demo                 the main job, nothing to download either
   latentiqa score photos/ run=runs/demo-...       scores with what it trained
 
 `latentiqa VERB --help` tells what to type; `latentiqa VERB --cfg job` shows the whole config."""

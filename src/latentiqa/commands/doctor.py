@@ -58,7 +58,7 @@ def weights() -> dict[str, str]:
             found[path.stem] = "yours: backbone.source=/path/to/folder"
             continue
         source: BackboneSource = build(choice)
-        if source.is_tiny:
+        if source.is_embedded:
             found[path.stem] = "embedded"
         elif source.is_present():
             found[path.stem] = f"present ({source.source})"

@@ -2,9 +2,9 @@ r"""latentiqa evaluate: a trained run on another dataset.
 
 Usage: latentiqa evaluate run=FOLDER dataset=NAME [key=value ...]
 
-Extracts what is missing with the run's own backbone, timesteps, layers and guidance, and scores
-with its head. The last line printed is the path of results.json, in the run's folder under
-evaluations/. Pictures that the head was fitted on are refused.
+Extracts what is missing with the run's own method and scores with its head. The last line printed
+is the path of results.json, in the run's folder under evaluations/. Pictures that the head was
+fitted on are refused.
 
   latentiqa evaluate run=runs/demo-0123456789ab dataset=csv dataset.path=my.csv
   latentiqa evaluate run=runs/demo-0123456789ab dataset=biq2021 dataset.root=BIQ2021 \
@@ -22,11 +22,12 @@ from omegaconf import DictConfig
 from latentiqa.commands.launch import Done, build
 from latentiqa.commands.parts import (
     check_values,
-    fill_store,
+    fill_stores,
     inspect,
     is_other_rank,
     notes_of,
     plain,
+    read_stores,
     split_of,
     trainer_factory,
 )
@@ -63,8 +64,6 @@ def run(config: DictConfig) -> Done:
         log.info("this evaluation is finished (force=true runs it again)")
         return announce(results_path)
 
-    from latentiqa.hyperfeatures.extraction import read_features
-
     make_trainer = trainer_factory(config)
     clock = Clock()
     keys = inspect(manifest.subset(names).records, config.data.on_error)
@@ -72,14 +71,12 @@ def run(config: DictConfig) -> Done:
     clock.lap("inspect")
     loaded = load_run(finished)
     _refuse_seen(keys, loaded.seen_images)
-    lgdm = loaded.lgdm
-    assert lgdm.head is not None
-    store, n_extracted = fill_store(config, lgdm, loaded.resize, manifest, keys, make_trainer)
+    filled = fill_stores(config, loaded.extractors, loaded.resize, manifest, keys, make_trainer)
     if is_other_rank():
         return Done()
     clock.lap("extract")
-    x = read_features(store, [keys[name] for name in names], list(lgdm.widths))
-    metrics, rows = score_part(lgdm.head, x, manifest, names, config.part)
+    x = read_stores(filled, [keys[name] for name in names])
+    metrics, rows = score_part(loaded.head, x, manifest, names, config.part)
     clock.lap("test")
     write_predictions(folder / "predictions.csv", rows)
     results = {
@@ -91,7 +88,7 @@ def run(config: DictConfig) -> Done:
         "part": config.part,
         "metrics": {"test": metrics},
         "split_hash": split_hash,
-        **provenance(manifest, lgdm, store, n_extracted, clock),
+        **provenance(manifest, filled, clock),
         "notes": list(dict.fromkeys([*trained["notes"], *notes_of(manifest.note)])),
         "config": {**trained["config"], "evaluation": plain(config)},
     }

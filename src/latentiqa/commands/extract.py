@@ -1,9 +1,9 @@
-"""latentiqa extract: the hyperfeatures of a whole dataset into the store.
+"""latentiqa extract: the features of a whole dataset into the store.
 
 Usage: latentiqa extract [group=choice ...] [key=value ...]
 
 Takes the same groups and keys as `latentiqa train`, which then finds the features there; a killed
-extraction goes on where it was. Prints the store's folder.
+extraction goes on where it was. Prints the folder of each store: LGDM's, and that of each psi.
 
   latentiqa extract experiment=demo layers=all
   latentiqa extract dataset=biq2021 dataset.root=BIQ2021 trainer=gpu backbone=sd15 timesteps=lgdm
@@ -17,10 +17,10 @@ from latentiqa.commands.launch import Done, build
 from latentiqa.commands.parts import (
     check_method,
     check_values,
-    fill_store,
+    fill_stores,
     inspect,
     is_other_rank,
-    load_lgdm,
+    load_extractors,
     split_of,
     trainer_factory,
 )
@@ -38,8 +38,8 @@ def run(config: DictConfig) -> Done:
         split = split_of(config, manifest)
         wanted = manifest.subset([*split.train, *split.val, *split.test])
     keys = inspect(wanted.records, config.data.on_error)
-    lgdm = load_lgdm(config, method)
-    store, _ = fill_store(config, lgdm, method["resize"], manifest, keys, make_trainer)
+    extractors = load_extractors(config, method)
+    filled = fill_stores(config, extractors, method.resize, manifest, keys, make_trainer)
     if not is_other_rank():
-        print(store.path)
+        print(*(f.store.path for f in filled), sep="\n")
     return Done()

@@ -182,3 +182,6 @@ def _set_up_logging() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     # A run that goes on writes its logs anew.
     warnings.filterwarnings("ignore", message="Experiment logs directory .* exists")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")
+    # Frozen models stay in evaluation mode while others are trained.
+    warnings.filterwarnings("ignore", message=r"Found .* module\(s\) in eval mode")

@@ -6,7 +6,8 @@ import logging
 import random
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -16,13 +17,14 @@ from latentiqa.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
+    from torch import Tensor
 
     from latentiqa.data.images import BadImage, Resize
     from latentiqa.data.manifest import Manifest, Record
     from latentiqa.data.splits import Split
-    from latentiqa.heads import Head
     from latentiqa.hyperfeatures.store import FeatureStore
-    from latentiqa.methods.lgdm import LGDM
+    from latentiqa.methods.base import FeatureExtractor
+    from latentiqa.perceptual import PooledPsi
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +39,43 @@ PLAIN_VALUES: dict[str, tuple[Any, str]] = {
 }
 """Types of the keys at the top, and what to tell."""
 
-METHOD_KEYS = ("backbone", "timesteps", "layers", "guidance")
+LGDM_PARTS = ("backbone", "timesteps", "layers", "guidance")
+LGDM_KEYS = (*LGDM_PARTS, "perceptual", "prompt", "seed")
+"""Keys that only LGDM reads; other methods' runs neither depend on them nor record them."""
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The resolved config as plain data."""
+    """The resolved config as plain data, ``null`` where its method does not read a key."""
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    values = {str(key): value for key, value in container.items()}
+    if "method" in values and values["method"]["name"] != "lgdm":
+        values |= dict.fromkeys(LGDM_KEYS)
+        values["choices"] = {k: v for k, v in values["choices"].items() if k not in LGDM_KEYS}
+    return values
 
 
-def check_method(config: DictConfig) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Method:
+    """Small descriptions of what computes the features, checked; nothing heavy is loaded.
+
+    Attributes:
+        lgdm: its backbone, timesteps, layers and guidance; empty without LGDM.
+        psis: psis of the picture itself by name.
+        resize: brings pictures to the resolution of all of them.
+    """
+
+    lgdm: dict[str, Any]
+    psis: dict[str, PooledPsi]
+    resize: Resize
+
+    @property
+    def note(self) -> str | None:
+        """What goes wherever the numbers go."""
+        return self.lgdm["backbone"].note if self.lgdm else None
+
+
+def check_method(config: DictConfig) -> Method:
     """Build the small descriptions of the method, so that bad values end the run here.
 
     Raises:
@@ -56,31 +84,71 @@ def check_method(config: DictConfig) -> dict[str, Any]:
     from latentiqa.data.images import Resize
     from latentiqa.hyperfeatures.pooling import statistics_of
 
-    for key in METHOD_KEYS:
-        if config[key] is None:
-            raise ConfigError(f"{key}=null: expected one of the choices in conf/{key}/.")
-    described = {key: build(config[key]) for key in METHOD_KEYS}
     statistics_of(config.pooling)
-    described["resize"] = Resize(described["backbone"].resolution, config.data.resize)
-    return described
+    psis = _check_psis(config)
+    match OmegaConf.select(config, "method.name"):
+        case "lgdm":
+            for key in LGDM_PARTS:
+                if config[key] is None:
+                    raise ConfigError(f"{key}=null: expected one of the choices in conf/{key}/.")
+            lgdm = {key: build(config[key]) for key in LGDM_PARTS}
+            resolution = lgdm["backbone"].resolution
+        case "psi":
+            lgdm, resolution = {}, config.method.resolution
+            if not psis:
+                raise ConfigError(
+                    "method=psi with features=none: there is nothing to compute; choose one of "
+                    "conf/features/, for example features=efficientnet, or method=lgdm."
+                )
+            if not isinstance(resolution, int):
+                raise ConfigError(f"method.resolution={resolution!r}: expected pixels, an integer.")
+        case name:
+            raise ConfigError(f"method.name={name!r}: expected lgdm or psi.")
+    return Method(lgdm, psis, Resize(resolution, config.data.resize))
 
 
-def load_lgdm(config: DictConfig, described: dict[str, Any], head: Head | None = None) -> LGDM:
-    """Load the backbone and compose the method around it."""
-    quieten()
+def _check_psis(config: DictConfig) -> dict[str, PooledPsi]:
+    from latentiqa.perceptual import PooledPsi
+
+    psis = {str(name): build(psi) for name, psi in (config.features or {}).items()}
+    for name, psi in psis.items():
+        if not isinstance(psi, PooledPsi):
+            raise ConfigError(
+                f"features.{name}={type(psi).__name__}: expected a psi with statistics of the "
+                "picture alone; choose one of conf/features/."
+            )
+    return psis
+
+
+def load_extractors(config: DictConfig, method: Method) -> list[FeatureExtractor]:
+    """Load what computes the features: LGDM around its backbone, then the psis."""
     from latentiqa.methods.lgdm import LGDM
+    from latentiqa.methods.psi import PsiFeatures
 
-    backbone = described["backbone"].load()
-    return LGDM(
-        backbone,
-        described["timesteps"],
-        described["layers"],
-        described["guidance"],
-        pooling=config.pooling,
-        prompt=config.prompt,
-        seed=config.seed,
-        head=head,
-    )
+    extractors: list[FeatureExtractor] = []
+    if method.lgdm:
+        backbone, timesteps, layers, guidance = (method.lgdm[key] for key in LGDM_PARTS)
+        lgdm = LGDM(
+            backbone.load(),
+            timesteps,
+            layers,
+            guidance,
+            pooling=config.pooling,
+            prompt=config.prompt,
+            seed=config.seed,
+        )
+        extractors.append(lgdm)
+    return extractors + [PsiFeatures(n, psi, config.pooling) for n, psi in method.psis.items()]
+
+
+def feature_names(extractors: Sequence[FeatureExtractor]) -> list[str]:
+    """The columns that a head sees, in their order."""
+    return [name for extractor in extractors for name in extractor.widths]
+
+
+def backbone_of(extractors: Sequence[FeatureExtractor]) -> str | None:
+    """Identity of the backbone that the features come from, if there is one."""
+    return extractors[0].recipe().get("backbone")  # LGDM comes first
 
 
 def check_values(config: DictConfig) -> None:
@@ -98,7 +166,7 @@ def check_values(config: DictConfig) -> None:
     if config.data.on_error not in {"stop", "skip"}:
         raise ConfigError(f"data.on_error={config.data.on_error!r}: expected 'stop' or 'skip'.")
     for key, least in (("batch_size", 1), ("shard_size", 1), ("num_workers", 0)):
-        value = config.data[key]
+        value = config.data.get(key, least)
         if not isinstance(value, int) or value < least:
             raise ConfigError(f"data.{key}={value}: expected an integer >= {least}.")
 
@@ -133,21 +201,14 @@ def trainer_factory(config: DictConfig) -> Callable[..., Trainer]:
             "backbone.dtype=bfloat16 or float16 instead."
         )
     quieten()
-    from lightning.pytorch.callbacks import ProgressBar
-
-    on_terminal = sys.stderr.isatty()
-    callbacks = [
-        build(callback) for callback in OmegaConf.select(config, "callbacks", default={}).values()
-    ]
-    if not on_terminal:
-        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    callbacks, progress_bar = callbacks_of(config)
 
     def make(extra: Sequence[Callback] = (), **changes: Any) -> Trainer:
         return build(
             config.trainer,
             callbacks=[*callbacks, *extra],
             logger=False,
-            enable_progress_bar=on_terminal and any(isinstance(c, ProgressBar) for c in callbacks),
+            enable_progress_bar=progress_bar,
             enable_model_summary=False,
             enable_checkpointing=False,
             inference_mode=False,
@@ -157,6 +218,17 @@ def trainer_factory(config: DictConfig) -> Callable[..., Trainer]:
     # Once now: a wrong value or a GPU that is not there ends the run before pictures are read.
     make()
     return make
+
+
+def callbacks_of(config: DictConfig) -> tuple[list[Callback], bool]:
+    """The configured callbacks, and whether a progress bar is among them: only on a terminal."""
+    from lightning.pytorch.callbacks import ProgressBar
+
+    chosen = OmegaConf.select(config, "callbacks", default={}).values()
+    callbacks = [build(callback) for callback in chosen]
+    if not sys.stderr.isatty():
+        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    return callbacks, any(isinstance(c, ProgressBar) for c in callbacks)
 
 
 def inspect(records: Sequence[Record], on_error: str) -> dict[str, str]:
@@ -215,24 +287,42 @@ def _thinned(names: Sequence[str], limit: int) -> tuple[str, ...]:
     return tuple(sorted(random.Random(0).sample(names, min(limit, len(names)))))
 
 
-def fill_store(
+class Filled(NamedTuple):
+    """The store of an extractor's features, complete for the pictures of a run."""
+
+    extractor: FeatureExtractor
+    store: FeatureStore
+    n_extracted: int
+
+
+def fill_stores(
     config: DictConfig,
-    lgdm: LGDM,
+    extractors: Sequence[FeatureExtractor],
     resize: Resize,
     manifest: Manifest,
     keys: dict[str, str],
     make_trainer: Callable[..., Trainer],
-) -> tuple[FeatureStore, int]:
-    """Open the store of the method's hyperfeatures and extract what it lacks.
-
-    Returns:
-        The store, and the number of pictures that were extracted.
-    """
+) -> list[Filled]:
+    """Open the store of each extractor and extract what it lacks."""
     from latentiqa.hyperfeatures.extraction import extract, open_store
 
-    store = open_store(config.paths.store, lgdm, resize)
     options = {key: config.data[key] for key in ("batch_size", "num_workers", "shard_size")}
-    return store, extract(lgdm, store, manifest.records, keys, resize, make_trainer, **options)
+    filled = []
+    for extractor in extractors:
+        store = open_store(config.paths.store, extractor, resize)
+        n = extract(extractor, store, manifest.records, keys, resize, make_trainer, **options)
+        filled.append(Filled(extractor, store, n))
+    return filled
+
+
+def read_stores(filled: Sequence[Filled], keys: Sequence[str]) -> Tensor:
+    """Features of pictures as one matrix, ``(N, F)`` float32, columns as `feature_names`."""
+    import torch
+
+    from latentiqa.hyperfeatures.extraction import read_features
+
+    parts = [read_features(f.store, keys, list(f.extractor.widths)) for f in filled]
+    return torch.cat(parts, dim=1)
 
 
 def is_other_rank() -> bool:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from latentiqa.commands.launch import Done, build
+from latentiqa.commands.parts import Filled, backbone_of
 from latentiqa.runs import environment, peak_memory_mb, read_json
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from latentiqa.data.manifest import Manifest
     from latentiqa.heads import Head
-    from latentiqa.hyperfeatures.store import FeatureStore
-    from latentiqa.methods.lgdm import LGDM
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +41,25 @@ class Clock:
         self.last = now
 
 
-def provenance(
-    manifest: Manifest, lgdm: LGDM, store: FeatureStore, n_extracted: int, clock: Clock
-) -> dict[str, Any]:
+def provenance(manifest: Manifest, filled: Sequence[Filled], clock: Clock) -> dict[str, Any]:
     """What every results.json says of data, features, cost and environment."""
+    stores = {
+        f.extractor.name: {
+            "key": f.store.key,
+            "n_features": sum(f.extractor.widths.values()),
+            "extracted": f.n_extracted,
+        }
+        for f in filled
+    }
     return {
         "dataset": manifest.dataset,
         "dataset_fingerprint": manifest.fingerprint,
-        "backbone": lgdm.backbone.identity,
-        "store_key": store.key,
-        "n_features": sum(lgdm.widths.values()),
-        "extracted": n_extracted,
+        "backbone": backbone_of([f.extractor for f in filled]),
+        "features": " + ".join(stores),
+        "stores": stores,
+        "store_key": filled[0].store.key,
+        "n_features": sum(store["n_features"] for store in stores.values()),
+        "extracted": sum(store["extracted"] for store in stores.values()),
         "seconds": round(clock.last - clock.started, 2),
         "stages": clock.stages,
         "peak_memory_mb": peak_memory_mb(),

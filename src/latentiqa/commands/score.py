@@ -1,13 +1,14 @@
 """latentiqa score: scores for pictures and folders, higher is better.
 
-Usage: latentiqa score PICTURE_OR_FOLDER ... run=FOLDER [key=value ...]
+Usage: latentiqa score PICTURE_OR_FOLDER ... [run=FOLDER] [key=value ...]
 
 Folders are searched through. The table on the screen is sorted by score and also written to
 scores.csv. Files that cannot be read are listed with the reason, the rest is scored, and the exit
-status is then 1.
+status is then 1. Without run=, the scorer inside the package is used; it is said what it is.
 
+  latentiqa score photos/
+  latentiqa score a.jpg b.png output=scores.json
   latentiqa score photos/ run=runs/demo-0123456789ab
-  latentiqa score a.jpg b.png run=runs/demo-0123456789ab output=scores.json
 
   output=FILE.csv, FILE.json or null; trainer=gpu; batch_size=4
 """
@@ -15,7 +16,7 @@ status is then 1.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,15 @@ from rich.table import Table
 from rich.text import Text
 
 from latentiqa.commands.launch import Done
-from latentiqa.commands.parts import listed
+from latentiqa.commands.parts import listed, quieten
 from latentiqa.commands.progress import track
-from latentiqa.commands.trained import FinishedRun, LoadedRun, find_run, load_run
+from latentiqa.commands.trained import FinishedRun, find_run
+from latentiqa.data.folders import find_pictures
 from latentiqa.data.manifest import Record
-from latentiqa.errors import ConfigError, DataError
+from latentiqa.errors import ConfigError
 from latentiqa.runs import write_csv, write_json
 
 log = logging.getLogger(__name__)
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
 
 POSITIONAL = "input"
 
@@ -57,8 +57,7 @@ def run(config: DictConfig) -> Done:
         keys, bad = inspect_images(records, advance=advance)
     rows: list[dict[str, Any]] = []
     if keys:
-        loaded = load_run(finished)
-        rows = score_pictures(loaded, [r for r in records if r.name in keys], config)
+        rows = score_pictures(finished, [r for r in records if r.name in keys], config)
         rows.sort(key=lambda row: row["score"], reverse=True)
         introduce(finished)
     show(rows)
@@ -76,63 +75,52 @@ def run(config: DictConfig) -> Done:
 
 def introduce(run: FinishedRun) -> None:
     """Say which head scores, and how well it did where it was tested."""
-    srcc = run.results["metrics"]["test"]["srcc"]
-    log.info(
-        "head %s trained on %s; SRCC on its test part %s",
-        run.folder,
-        run.results["dataset"],
-        "undefined" if srcc is None else f"{srcc:.3f}",
-    )
+    if run.is_embedded:
+        plcc = run.results["metrics"]["test"]["plcc"]
+        log.info(
+            "embedded scorer: %s; trained on %s; test SRCC %s, PLCC %s",
+            run.method,
+            run.trained_on,
+            _shown(run.srcc),
+            _shown(plcc),
+        )
+    else:
+        log.info(
+            "head %s trained on %s; SRCC on its test part %s",
+            run.folder,
+            run.results["dataset"],
+            _shown(run.srcc),
+        )
     for note in run.results["notes"]:
         log.info("note: %s", note)
 
 
-def find_pictures(inputs: Iterable[str]) -> list[Path]:
-    """Pictures among files and folders; folders are searched through, in sorted order.
-
-    Raises:
-        DataError: there is no picture at all.
-    """
-    paths: dict[Path, None] = {}
-    for name in inputs:
-        path = Path(name)
-        if path.is_dir():
-            found = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()
-            )
-            paths.update(dict.fromkeys(found))
-        else:  # one that does not exist is listed with the unreadable ones
-            paths[path] = None
-    if not paths:
-        raise DataError(
-            f"{', '.join(inputs)}: no pictures there; expected files ending in "
-            f"{', '.join(sorted(SUFFIXES))}."
-        )
-    return list(paths)
+def _shown(correlation: float | None) -> str:
+    return "undefined" if correlation is None else f"{correlation:.3f}"
 
 
 def score_pictures(
-    run: LoadedRun, records: Sequence[Record], config: DictConfig
+    run: FinishedRun, records: Sequence[Record], config: DictConfig
 ) -> list[dict[str, Any]]:
     """Score readable pictures in batches on the device that the trainer config names."""
     import torch
 
     from latentiqa.data.images import read_image
+    from latentiqa.metric import load_metric
 
-    device = torch.device("cuda" if config.trainer.accelerator in {"gpu", "cuda"} else "cpu")
-    if device.type == "cuda" and not torch.cuda.is_available():
+    device = "cuda" if config.trainer.accelerator in {"gpu", "cuda"} else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("trainer=gpu: this PyTorch sees no GPU; leave trainer=cpu.")
-    lgdm = run.lgdm.to(device)
+    quieten()
+    metric = load_metric(run.folder, device)
+    # The file's own name seeds its noise: a folder may move, and its scores stay.
+    pictures = ((record.path.name, read_image(record.path)) for record in records)
     rows = []
     with track("scoring", len(records)) as advance:
-        for start in range(0, len(records), config.batch_size):
-            batch = records[start : start + config.batch_size]
-            image = torch.stack([run.resize(read_image(record.path)) for record in batch])
-            # The file's own name seeds its noise: a folder may move, and its scores stay.
-            scores = lgdm(image.to(device), [record.path.name for record in batch])
-            for record, score in zip(batch, scores.tolist(), strict=True):
-                rows.append({"name": record.name, "score": score})
-                advance()
+        scores = metric.each(pictures, config.batch_size)
+        for record, score in zip(records, scores, strict=True):
+            rows.append({"name": record.name, "score": score})
+            advance()
     return rows
 
 

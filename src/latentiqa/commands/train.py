@@ -7,9 +7,10 @@ same run asked for again is skipped when it is finished, and goes on when it was
 
   latentiqa train experiment=demo
   latentiqa train dataset=csv dataset.path=my.csv guidance=none head=mlp
+  latentiqa train method=psi features=efficientnet
 
-  groups    backbone timesteps layers guidance perceptual head dataset trainer logger callbacks
-            experiment sweep debug
+  groups    method backbone timesteps layers guidance perceptual features head dataset trainer
+            logger callbacks experiment sweep debug
   often     split=0 (seed) or official, seed=0, pooling=mean, paths.runs=runs, force=true,
             data.on_error=skip, limit=100 (pictures a part)
 
@@ -29,14 +30,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from latentiqa.commands.launch import Done, build
 from latentiqa.commands.parts import (
+    Method,
     check_method,
     check_values,
-    fill_store,
+    feature_names,
+    fill_stores,
     inspect,
     is_other_rank,
-    load_lgdm,
+    load_extractors,
     notes_of,
     plain,
+    read_stores,
     split_of,
     trainer_factory,
 )
@@ -57,7 +61,7 @@ log = logging.getLogger(__name__)
 class Plan:
     """A run with all its values checked, before a picture is read or a weight loaded."""
 
-    method: dict[str, Any]
+    method: Method
     head: Head
     manifest: Manifest
     split: Split
@@ -93,7 +97,6 @@ def run(config: DictConfig) -> Done:
     import torch
 
     from latentiqa.heads import save_head
-    from latentiqa.hyperfeatures.extraction import read_features
 
     make_trainer = trainer_factory(config)
     manifest, split, head = plan.manifest, plan.split, plan.head
@@ -114,15 +117,13 @@ def run(config: DictConfig) -> Done:
     _refuse_few(parts)
     clock.lap("inspect")
 
-    lgdm = load_lgdm(config, plan.method)
-    resize = plan.method["resize"]
-    store, n_extracted = fill_store(config, lgdm, resize, manifest, keys, make_trainer)
+    extractors = load_extractors(config, plan.method)
+    filled = fill_stores(config, extractors, plan.method.resize, manifest, keys, make_trainer)
     if is_other_rank():
         return Done()
     clock.lap("extract")
 
-    names = list(lgdm.widths)
-    x = {p: read_features(store, [keys[n] for n in parts[p]], names) for p in parts}
+    x = {p: read_stores(filled, [keys[n] for n in parts[p]]) for p in parts}
     targets = {r.name: manifest.target(r.mos) for r in wanted}
     y = {p: torch.tensor([targets[n] for n in parts[p]]) for p in parts}
     with track_run(config, plan.folder, plan.values) as logger:
@@ -139,7 +140,8 @@ def run(config: DictConfig) -> Done:
         clock.lap("fit_and_test")
         # Validation too: the head was chosen on it, and ridge is fitted again with it.
         seen = sorted(keys[n] for p in ("train", "val") for n in parts[p])
-        save_head(head, plan.folder / "head", {"features": names, "seen_images": seen})
+        meta = {"features": feature_names(extractors), "seen_images": seen}
+        save_head(head, plan.folder / "head", meta)
         write_predictions(plan.folder / "predictions.csv", rows)
         results = {
             "kind": "train",
@@ -150,8 +152,8 @@ def run(config: DictConfig) -> Done:
             "n": {part: len(members) for part, members in parts.items()},
             "split": split.kind,
             "split_hash": split.hash,
-            **provenance(manifest, lgdm, store, n_extracted, clock),
-            "notes": notes_of(plan.method["backbone"].note, manifest.note),
+            **provenance(manifest, filled, clock),
+            "notes": notes_of(plan.method.note, manifest.note),
             "fit": fit,
             "config": plan.values,
         }

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from latentiqa.commands.parts import check_method, load_lgdm
+from latentiqa.commands.parts import backbone_of, check_method, feature_names, load_extractors
 from latentiqa.errors import ConfigError
 from latentiqa.runs import read_json
 
+EMBEDDED = Path(__file__).parents[1] / "scorer"
+"""The finished run that the package carries: its results.json and head/."""
+
 if TYPE_CHECKING:
     from latentiqa.data.images import Resize
-    from latentiqa.methods.lgdm import LGDM
+    from latentiqa.heads import Head
+    from latentiqa.methods.base import FeatureExtractor
 
 
 @dataclass(frozen=True)
@@ -29,46 +33,81 @@ class FinishedRun:
     folder: Path
     results: dict[str, Any]
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it is the one that the package carries."""
+        return self.folder == EMBEDDED
+
+    @property
+    def method(self) -> str:
+        """What scores, such as ``LGDM on tiny + efficientnet, ridge``."""
+        choices = self.results["config"]["choices"]
+        lgdm = f"LGDM on {choices.get('backbone')}"
+        names = self.results["features"].split(" + ")
+        features = " + ".join(lgdm if name == "lgdm" else name for name in names)
+        return f"{features}, {choices['head']}"
+
+    @property
+    def trained_on(self) -> str:
+        """What its head was fitted and chosen on: ``2,000 photos of biq2021 (official split)``."""
+        n = self.results["n"]["train"] + self.results["n"]["val"]
+        return f"{n:,} photos of {self.results['dataset']} ({self.results['split']} split)"
+
+    @property
+    def srcc(self) -> float | None:
+        """SRCC on its test part; None where it is undefined."""
+        return self.results["metrics"]["test"]["srcc"]
+
 
 @dataclass(frozen=True)
 class LoadedRun:
     """A finished run, ready to score.
 
     Attributes:
-        lgdm: the method, with the fitted head.
-        resize: brings pictures to the backbone's resolution.
+        extractors: what computes the features.
+        head: fitted on them.
+        resize: brings pictures to the resolution of the extractors.
         seen_images: image keys of the pictures that its head was fitted or chosen on.
     """
 
-    lgdm: LGDM
+    extractors: list[FeatureExtractor]
+    head: Head
     resize: Resize
     seen_images: frozenset[str]
 
 
-def find_run(run: str | Path, runs: str | Path) -> FinishedRun:
+def find_run(run: str | Path | None, runs: str | Path) -> FinishedRun:
     """Find a finished training run; nothing heavy is loaded.
 
     Args:
-        run: its folder, or the path of its results.json.
+        run: its folder, or the path of its results.json; None for the embedded one.
         runs: where runs are kept, to tell of those there are.
 
     Raises:
         ConfigError: there is no such run.
         DataError: its results.json is broken.
     """
-    folder = Path(run).parent if Path(run).name == "results.json" else Path(run)
+    if run is None:
+        folder = EMBEDDED
+    else:
+        folder = Path(run).parent if Path(run).name == "results.json" else Path(run)
     if not (folder / "results.json").is_file():
         known = sorted(str(p.parent) for p in Path(runs).glob("*/results.json"))
         there = f"finished runs: {', '.join(known)}" if known else "there is no finished run yet"
+        missing = f"run={run}: no results.json there"
+        if run is None:
+            missing = f"run=null: this installation carries no scorer ({folder} is not there)"
         raise ConfigError(
-            f"run={run}: no results.json there; {there}. Train one first, for example "
-            "`latentiqa train experiment=demo`, and give the folder it prints."
+            f"{missing}; {there}. Train one first, for example `latentiqa train experiment=demo`, "
+            "and give the folder it prints as run=..."
         )
     return FinishedRun(folder, read_json(folder / "results.json"))
 
 
 def load_run(run: FinishedRun) -> LoadedRun:
     """Load the method and the head of a finished training run.
+
+    Of its folder, results.json and head/ are read.
 
     Raises:
         ConfigError: what is here is not what the run was made with.
@@ -78,17 +117,18 @@ def load_run(run: FinishedRun) -> LoadedRun:
 
     config = OmegaConf.create(run.results["config"])
     assert isinstance(config, DictConfig)
-    described = check_method(config)
+    method = check_method(config)
     head, meta = load_head(run.folder / "head")
-    lgdm = load_lgdm(config, described, head)
-    if list(lgdm.widths) != meta["features"]:
+    extractors = load_extractors(config, method)
+    if feature_names(extractors) != meta["features"]:
         raise ConfigError(
-            f"run={run.folder}: its head was fitted on other hyperfeatures than the config beside "
+            f"run={run.folder}: its head was fitted on other features than the config beside "
             "it gives; train it again with force=true."
         )
-    if lgdm.backbone.identity != (trained_on := run.results["backbone"]):
+    here, trained_on = backbone_of(extractors), run.results["backbone"]
+    if here != trained_on:
         raise ConfigError(
             f"run={run.folder}: it was trained on the backbone {trained_on}, here the same name "
-            f"is {lgdm.backbone.identity}; get those weights back or train again."
+            f"is {here}; get those weights back or train again."
         )
-    return LoadedRun(lgdm, described["resize"], frozenset(meta["seen_images"]))
+    return LoadedRun(extractors, head, method.resize, frozenset(meta["seen_images"]))

@@ -63,7 +63,7 @@ class DegradedCrops(Dataset[dict[str, Any]]):
             DataError: the photo cannot be read.
         """
         rng = np.random.default_rng([self.seed, index])
-        record = self.records[rng.integers(len(self.records))]
+        record = self.records[int(rng.integers(len(self.records)))]
         crop = random_crop(read_image(record.path), self.size, self.zoom, rng)
         degradations = sample_degradations(rng, clean=self.clean)
         picture = crop.permute(1, 2, 0).numpy()

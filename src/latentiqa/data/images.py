@@ -53,6 +53,27 @@ def read_image(path: str | Path) -> Tensor:
     except Exception as error:
         # Broken files make Pillow's decoders raise almost anything, SyntaxError included.
         raise DataError(f"{path}: {_reason(error)}") from error
+    return _scaled(pixels)
+
+
+def from_pillow(image: Image.Image) -> Tensor:
+    """A picture that Pillow has opened or made, taken as `read_image` takes a file.
+
+    Returns:
+        (3, H, W), float32 in [0, 1].
+
+    Raises:
+        DataError: unreadable, truncated or too large, with the reason.
+    """
+    try:
+        pixels = _upright(image)
+    except Exception as error:
+        raise DataError(f"{type(image).__name__} {image.size}: {_reason(error)}") from error
+    return _scaled(pixels)
+
+
+def _scaled(pixels: Pixels) -> Tensor:
+    """(H, W, 3) to (3, H, W), float32 in [0, 1]."""
     scaled = pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
     return torch.from_numpy(scaled).permute(2, 0, 1).contiguous()
 
@@ -84,7 +105,14 @@ class Resize:
             raise ConfigError(f"mode={self.mode!r}: expected stretch or short_side")
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Resize (3, H, W) in [0, 1] to (3, size, size) in [0, 1]."""
+        """Resize in [0, 1], differentiably.
+
+        Args:
+            image: ``(3, H, W)`` or ``(B, 3, H, W)``.
+
+        Returns:
+            ``(3, size, size)`` or ``(B, 3, size, size)``.
+        """
         height, width = image.shape[-2:]
         if self.mode == "short_side":
             scale = self.size / min(height, width)
@@ -92,11 +120,11 @@ class Resize:
         else:
             height = width = self.size
         # Bicubic weights are partly negative: the result overshoots at edges.
-        scaled = F.interpolate(image[None], size=(height, width), mode="bicubic", antialias=True)[
-            0
-        ].clamp(0, 1)
+        batch = image if image.ndim == 4 else image[None]
+        scaled = F.interpolate(batch, size=(height, width), mode="bicubic", antialias=True)
         top, left = (height - self.size) // 2, (width - self.size) // 2
-        return scaled[:, top : top + self.size, left : left + self.size]
+        square = scaled[..., top : top + self.size, left : left + self.size].clamp(0, 1)
+        return square if image.ndim == 4 else square[0]
 
 
 def inspect_images(
@@ -156,9 +184,14 @@ def _inspect(record: Record) -> str | BadImage:
 def _decode(path: Path) -> Pixels:
     """Read a file as RGB, (H, W, 3); raises whatever Pillow stumbles over."""
     with Image.open(path) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-        return _rgb(ImageOps.exif_transpose(image))
+        return _upright(image)
+
+
+def _upright(image: Image.Image) -> Pixels:
+    """An opened picture as RGB, (H, W, 3), turned as its EXIF orientation says."""
+    if image.width * image.height > MAX_PIXELS:
+        raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+    return _rgb(ImageOps.exif_transpose(image))
 
 
 def _rgb(image: Image.Image) -> Pixels:

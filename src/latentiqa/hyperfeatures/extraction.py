@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 class Extractor(Protocol):
     """A LightningModule whose predict step gives hyperfeatures by name, such as LGDM."""
 
+    name: str
+
     @property
     def widths(self) -> dict[str, int]:
         """Every hyperfeature's name and its length."""
@@ -131,8 +133,9 @@ def extract(
     widths = {n: width for n, width in method.widths.items() if store.missing(wanted, [n])}
     n_bytes = estimate_bytes(len(missing), widths)
     log.info(
-        "hyperfeatures: %d of %d pictures are complete in the store %s; to extract: %d pictures "
+        "features %s: %d of %d pictures are complete in the store %s; to extract: %d pictures "
         "x %d values x 4 bytes = %.1f MB",
+        method.name,
         len(keys) - len(missing),
         len(keys),
         store.path,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -47,3 +47,37 @@ def statistics_of(pooling: str) -> tuple[str, ...]:
     if pooling not in POOLINGS:
         raise ConfigError(f"pooling={pooling!r}: expected one of {', '.join(POOLINGS)}.")
     return POOLINGS[pooling]
+
+
+def pool_all(maps: Mapping[str, Tensor], pooling: str = "mean") -> dict[str, Tensor]:
+    """Pool maps by name.
+
+    Args:
+        maps: name -> ``(B, C, h, w)``; sizes may differ.
+        pooling: as for `pool`.
+
+    Returns:
+        ``<name>/<statistic>`` -> ``(B, C)`` float32.
+
+    Raises:
+        ConfigError: the pooling is not known.
+    """
+    return {
+        f"{name}/{statistic}": pooled
+        for name, x in maps.items()
+        for statistic, pooled in pool(x, pooling).items()
+    }
+
+
+def pooled_widths(channels: Mapping[str, int], pooling: str = "mean") -> dict[str, int]:
+    """Names and lengths of what `pool_all` gives for maps of so many channels.
+
+    Raises:
+        ConfigError: the pooling is not known.
+
+    Example:
+        >>> pooled_widths({"mid.attn.0": 1280}, "mean_std")
+        {'mid.attn.0/mean': 1280, 'mid.attn.0/std': 1280}
+    """
+    statistics = statistics_of(pooling)
+    return {f"{name}/{s}": width for name, width in channels.items() for s in statistics}

@@ -1,1 +1,1 @@
-"""Lightning modules that compose the rooms: LGDM."""
+"""Lightning modules that compose the rooms: feature extractors (LGDM, psis) and their scorer."""

@@ -36,6 +36,7 @@ MOMENT_FLOOR = 1e-6
 MOMENTS = ("mean", "variance", "skewness", "inverse_kurtosis")
 PAIRS = ("horizontal", "vertical", "main_diagonal", "secondary_diagonal")
 PAIR_MOMENTS = ("mean", "mean_abs", "left_square", "right_square")
+PER_SCALE = len(MOMENTS) + len(PAIRS) * len(PAIR_MOMENTS)
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,19 @@ class NSS:
                 for product in neighbour_products(coefficients):
                     features += pair_moments(product)
             return [torch.stack(features, dim=1)]
+
+    def widths(self, pooling: str = "mean") -> dict[str, int]:
+        """``scale<i>`` -> 20, whatever the pooling: moments are statistics already."""
+        return {f"scale{scale}": PER_SCALE for scale in range(self.scales)}
+
+    def statistics(self, image: Tensor, pooling: str = "mean") -> dict[str, Tensor]:
+        """The features by scale, ``(B, 20)`` float32 each, named by `widths`.
+
+        Raises:
+            ConfigError: the last scale is smaller than the window.
+        """
+        [features] = self(image.float())
+        return dict(zip(self.widths(), features.split(PER_SCALE, dim=1), strict=True))
 
 
 def luma(image: Tensor) -> Tensor:

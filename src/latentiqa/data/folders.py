@@ -1,0 +1,35 @@
+"""Pictures among files and folders, without reading any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from latentiqa.errors import DataError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
+
+
+def find_pictures(inputs: Iterable[str | Path]) -> list[Path]:
+    """Pictures among files and folders; folders are searched through, in sorted order.
+
+    Raises:
+        DataError: there is no picture at all.
+    """
+    inputs = list(inputs)
+    paths: dict[Path, None] = {}
+    for name in inputs:
+        path = Path(name)
+        if path.is_dir():
+            found = sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()
+            )
+            paths.update(dict.fromkeys(found))
+        else:  # one that does not exist is listed with the unreadable ones
+            paths[path] = None
+    if not paths:
+        raise DataError(
+            f"{', '.join(map(str, inputs))}: no pictures there; expected files ending in "
+            f"{', '.join(sorted(SUFFIXES))}."
+        )
+    return list(paths)

@@ -1,0 +1,1 @@
+"""Training of small latent diffusion models: autoencoder, text-conditioned denoiser."""

@@ -1,0 +1,355 @@
+"""Stage 2: the text-conditioned denoiser on the autoencoder's latents.
+
+    z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) e
+    L = E_{z_0, t, e} w(t) || target - f_theta(z_t, t, c) ||^2
+
+The target is the noise e (DDPM, Ho et al., NeurIPS 2020, eq. 14) or v = sqrt(abar) e -
+sqrt(1 - abar) z_0 (Salimans and Ho, ICLR 2022); w is 1 or min-SNR-gamma's (Hang et al., ICCV 2023).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from latentiqa.backbones.addresses import layer_channels, layer_modules
+from latentiqa.backbones.ldm import LatentDiffusion, load_autoencoder, save_pipeline
+from latentiqa.backbones.taps import tapped_forward
+from latentiqa.data.captions import corpus
+from latentiqa.errors import ConfigError
+from latentiqa.pretraining.alignment import Alignment
+from latentiqa.pretraining.base import Optimizer, Pretraining
+from latentiqa.pretraining.grids import save_grid
+from latentiqa.pretraining.sampling import sample
+from latentiqa.pretraining.tokenizer import train_tokenizer
+
+PROMPTS = (
+    "",
+    "a sharp photo, excellent quality",
+    "a very blurry photo, bad quality",
+    "a very noisy photo, bad quality",
+)
+"""What the sample grids show, a row each."""
+
+
+def snr_weight(abar: Tensor, gamma: float | None, prediction_type: str) -> Tensor:
+    """Weight of each sample's loss: min-SNR-gamma, or 1.
+
+    ``SNR = abar / (1 - abar)``; ``min(SNR, gamma) / SNR`` for epsilon, ``min(SNR, gamma) /
+    (SNR + 1)`` for v (Hang et al., ICCV 2023, section 3.4).
+
+    Args:
+        abar: cumulative alphas ``(B,)``.
+        gamma: usually 5; ``None`` weighs all alike.
+        prediction_type: ``epsilon`` or ``v_prediction``.
+
+    Returns:
+        ``(B,)``.
+
+    Example:
+        >>> snr_weight(torch.tensor([0.5, 0.99]), 5.0, "epsilon").round(decimals=3)
+        tensor([1.0000, 0.0510])
+    """
+    if gamma is None:
+        return torch.ones_like(abar)
+    snr = abar / (1 - abar)
+    return snr.clamp_max(gamma) / (snr + 1 if prediction_type == "v_prediction" else snr)
+
+
+def frozen_autoencoder(folder: str | Path) -> Any:
+    """The first stage's autoencoder.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    try:
+        loaded = load_autoencoder(folder, use_safetensors=True, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"stage.autoencoder_folder={folder}: {error}; expected the autoencoder/ folder of a "
+            "run with stage=autoencoder."
+        ) from error
+    return loaded.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def make_tokenizer(start: str | None, vocabulary: int, max_length: int) -> CLIPTokenizer:
+    """The tokenizer of the pipeline that is started from, or a new one for the captions."""
+    if start is not None:
+        return CLIPTokenizer.from_pretrained(start, subfolder="tokenizer", local_files_only=True)
+    with tempfile.TemporaryDirectory() as folder:
+        return train_tokenizer(corpus(), folder, vocab_size=vocabulary, max_length=max_length)
+
+
+def make_denoiser(
+    start: str | None,
+    unet: Mapping[str, Any],
+    text_encoder: Mapping[str, Any],
+    tokenizer: CLIPTokenizer,
+    latent_channels: int,
+) -> Denoiser:
+    """New models, or those of the pipeline that is started from."""
+    if start is not None:
+        weights: Any = {"use_safetensors": True, "local_files_only": True}
+        return Denoiser(
+            UNet2DConditionModel.from_pretrained(start, subfolder="unet", **weights),
+            CLIPTextModel.from_pretrained(start, subfolder="text_encoder", **weights).float(),
+        )
+    # Any: transformers types its tokens' ids as almost anything.
+    vocabulary: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": tokenizer.model_max_length,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    text_config = CLIPTextConfig(**vocabulary, **text_encoder)
+    return Denoiser(
+        UNet2DConditionModel(
+            in_channels=latent_channels,
+            out_channels=latent_channels,
+            cross_attention_dim=text_config.hidden_size,
+            **unet,
+        ),
+        CLIPTextModel(text_config),
+    )
+
+
+class Denoiser(nn.Module):
+    """U-Net and text encoder, trained together.
+
+    Args:
+        unet: predicts noise or v of latents, given the hidden states of a caption.
+        text_encoder: gives those hidden states.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet: Any = unet
+        self.text_encoder: Any = text_encoder
+        # Convolutions on CPUs and tensor cores want the channels last.
+        self.unet.to(memory_format=torch.channels_last)
+
+    def context(self, tokens: Tensor) -> Tensor:
+        """Hidden states ``(B, L, D)`` of token ids ``(B, L)``."""
+        return self.text_encoder(tokens)[0]
+
+
+class DiffusionTraining(Pretraining):
+    """Trains a `UNet2DConditionModel` and, along with it, a small CLIP text encoder.
+
+    Args:
+        autoencoder_folder: what the first stage left; stays frozen.
+        unet: config of the U-Net; its latents' channels and text width are filled in.
+        text_encoder: config of the `CLIPTextModel`; its vocabulary is filled in.
+        scheduler: config of the `DDIMScheduler`: noise schedule and prediction type.
+        optimizer: see `Pretraining`.
+        vocabulary: size of the tokenizer that is trained on the captions.
+        max_length: tokens of a caption at most.
+        start: a pipeline folder whose U-Net, text encoder and tokenizer training starts from.
+        alignment: see `Alignment`; or none.
+        draws: noisy versions of each crop in a step: encoding a crop costs more than another
+            draw of timestep and noise.
+        caption_dropout: probability that a crop's caption is "", the unconditional prompt.
+        timestep_power: timesteps are ``T u^power``, u uniform; above 1 small ones come more
+            often, which is where quality is read.
+        min_snr_gamma: see `snr_weight`.
+        schedule: see `Pretraining`.
+        warmup_steps: see `Pretraining`.
+        ema_decay: see `Pretraining`.
+        seed: see `Pretraining`.
+        grids: folder of the sample grids.
+
+    Raises:
+        ConfigError: a value is outside its range.
+    """
+
+    alphas_cumprod: Tensor
+
+    def __init__(
+        self,
+        autoencoder_folder: str,
+        unet: Mapping[str, Any],
+        text_encoder: Mapping[str, Any],
+        scheduler: Mapping[str, Any],
+        optimizer: Optimizer,
+        vocabulary: int = 1024,
+        max_length: int = 48,
+        start: str | None = None,
+        alignment: Alignment | None = None,
+        draws: int = 1,
+        caption_dropout: float = 0.1,
+        timestep_power: float = 1.0,
+        min_snr_gamma: float | None = None,
+        schedule: str = "constant_with_warmup",
+        warmup_steps: int = 500,
+        ema_decay: float = 0.999,
+        seed: int = 0,
+        grids: str | Path | None = None,
+    ) -> None:
+        if not isinstance(draws, int) or draws < 1:
+            raise ConfigError(f"stage.draws={draws}: expected an integer >= 1.")
+        if not 0 <= caption_dropout <= 1:
+            raise ConfigError(f"stage.caption_dropout={caption_dropout}: expected a probability.")
+        if timestep_power <= 0:
+            raise ConfigError(f"stage.timestep_power={timestep_power}: expected a value > 0.")
+        autoencoder = frozen_autoencoder(autoencoder_folder)
+        tokenizer = make_tokenizer(start, vocabulary, max_length)
+        super().__init__(
+            make_denoiser(start, unet, text_encoder, tokenizer, autoencoder.config.latent_channels),
+            optimizer,
+            schedule,
+            warmup_steps,
+            ema_decay,
+            seed,
+        )
+        self.tokenizer: Any = tokenizer
+        self.autoencoder: Any = autoencoder
+        self.scheduler: Any = DDIMScheduler.from_config(dict(scheduler))
+        self.prediction_type = self.scheduler.config.prediction_type
+        self.register_buffer("alphas_cumprod", self.scheduler.alphas_cumprod, persistent=False)
+        self.alignment = alignment
+        if alignment is not None:
+            modules = layer_modules(self.trained.unet)
+            if unknown := set(alignment.pairs) - set(modules):
+                raise ConfigError(
+                    f"stage.alignment.pairs: the U-Net has no layer {', '.join(sorted(unknown))}; "
+                    f"expected some of {', '.join(modules)}."
+                )
+            alignment.connect({layer: layer_channels(modules[layer]) for layer in alignment.pairs})
+        self.draws = draws
+        self.caption_dropout = caption_dropout
+        self.timestep_power = timestep_power
+        self.min_snr_gamma = min_snr_gamma
+        self.crop_size = 256
+        self.grids = None if grids is None else Path(grids)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Scaled latents of pictures in [0, 1], the mode of the posterior, without gradient."""
+        with torch.no_grad():
+            x = (image * 2 - 1).contiguous(memory_format=torch.channels_last)
+            encoded = self.autoencoder.encode(x)
+            latents = getattr(encoded, "latents", None)
+            latents = encoded.latent_dist.mode() if latents is None else latents
+        return latents.float() * self.autoencoder.config.scaling_factor
+
+    def tokens(self, captions: Sequence[str]) -> Tensor:
+        """Token ids ``(B, max_length)``."""
+        padded = self.tokenizer(
+            list(captions),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return padded.input_ids.to(self.device)
+
+    def losses(
+        self,
+        model: Denoiser,
+        image: Tensor,
+        captions: Sequence[str],
+        generator: torch.Generator,
+        draws: int,
+    ) -> dict[str, Tensor]:
+        """The terms of the loss of a batch, each crop noised ``draws`` times.
+
+        Args:
+            model: the trained one or its average.
+            image: ``(B, 3, H, W)`` in [0, 1].
+            captions: B.
+            generator: draws timesteps and noise, on the CPU.
+            draws: noisy versions a crop.
+
+        Returns:
+            ``loss``; ``diffusion``, unweighted; ``alignment`` where there is one. Scalars.
+        """
+        z0 = self.encode(image).repeat(draws, 1, 1, 1)
+        context = model.context(self.tokens(captions)).repeat(draws, 1, 1)
+        u = torch.rand(len(z0), generator=generator)
+        t = (u**self.timestep_power * len(self.alphas_cumprod)).long().to(self.device)
+        noise = torch.randn(z0.shape, generator=generator).to(z0)
+        abar = self.alphas_cumprod[t].view(-1, 1, 1, 1)
+        z_t = abar.sqrt() * z0 + (1 - abar).sqrt() * noise
+        target = noise
+        if self.prediction_type == "v_prediction":
+            target = abar.sqrt() * noise - (1 - abar).sqrt() * z0
+
+        taps = [] if self.alignment is None else list(self.alignment.pairs)
+        z_t = z_t.contiguous(memory_format=torch.channels_last)
+        output, maps = tapped_forward(
+            model.unet,
+            taps,
+            lambda: model.unet(z_t, t, encoder_hidden_states=context).sample,
+            need_output=True,
+        )
+        assert output is not None
+        error = (output.float() - target).square().mean(dim=(1, 2, 3))
+        weight = snr_weight(abar.flatten(), self.min_snr_gamma, self.prediction_type)
+        losses = {"diffusion": error.mean(), "loss": (weight * error).mean()}
+        if self.alignment is not None:
+            losses["alignment"] = self.alignment(maps, self.alignment.targets(image))
+            losses["loss"] = losses["loss"] + self.alignment.weight * losses["alignment"]
+        return losses
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        generator = self.generator(batch_idx)
+        dropped = torch.rand(len(batch["caption"]), generator=generator) < self.caption_dropout
+        captions = [
+            "" if drop else text
+            for text, drop in zip(batch["caption"], dropped.tolist(), strict=True)
+        ]
+        losses = self.losses(self.trained, batch["image"], captions, generator, self.draws)
+        for name, value in losses.items():
+            self.log(f"train/{name}", value.detach(), batch_size=len(batch["image"]))
+        return losses["loss"]
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Loss on held-out crops with the averaged weights, the same noise every time."""
+        self.crop_size = batch["image"].shape[-1]
+        generator = torch.Generator().manual_seed(batch_idx)
+        losses = self.losses(self.average, batch["image"], batch["caption"], generator, draws=1)
+        for name, value in losses.items():
+            self.log(f"val/{name}", value, batch_size=len(batch["image"]), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """A grid of samples, a row for each of `PROMPTS`."""
+        if self.grids is None or not self.trainer.is_global_zero:
+            return
+        backbone = self.backbone()
+        options = {"number": 6, "size": self.crop_size, "steps": 20}
+        rows = [sample(backbone, prompt, **options) for prompt in PROMPTS]
+        save_grid(self.grids / f"samples-{self.global_step:06d}.png", rows)
+
+    def backbone(self) -> LatentDiffusion:
+        """The averaged model as the rest of the house knows it; shares its weights."""
+        return LatentDiffusion(
+            self.autoencoder,
+            self.average.unet,
+            self.average.text_encoder,
+            self.tokenizer,
+            self.scheduler,
+        )
+
+    def models(self, trained: Any) -> dict[str, nn.Module]:
+        """U-Net and text encoder."""
+        return {"unet": trained.unet, "text_encoder": trained.text_encoder}
+
+    def export(self, folder: Path) -> None:
+        """Write ``pipeline/``, float16, with averaged weights, in diffusers' format."""
+        save_pipeline(
+            folder / "pipeline",
+            self.autoencoder,
+            self.average.unet,
+            self.average.text_encoder,
+            self.tokenizer,
+            self.scheduler,
+            torch.float16,
+        )

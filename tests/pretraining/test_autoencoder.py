@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import AutoencoderTiny
+
+from latentiqa.backbones.ldm import load_autoencoder
+from latentiqa.pretraining.autoencoder import AutoencoderTraining
+
+from .conftest import ADAM, micro_autoencoder
+
+
+def micro_tiny() -> AutoencoderTiny:
+    return AutoencoderTiny(
+        encoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        decoder_block_out_channels=(8, 8),
+        num_decoder_blocks=(1, 1),
+    )
+
+
+def distance(a, b):
+    return (a - b).abs().amax(dim=(1, 2, 3))
+
+
+@pytest.fixture
+def image():
+    return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_terms_are_those_of_the_formula(image):
+    torch.manual_seed(0)
+    training = AutoencoderTraining(
+        micro_autoencoder(), ADAM, distance, perceptual_weight=0.5, kl_weight=0.1
+    )
+    with torch.no_grad():
+        losses = training.losses(training.trained, image, None)
+        posterior = training.trained.encode(image * 2 - 1).latent_dist
+        restored = training.trained.decode(posterior.mode()).sample / 2 + 0.5
+    kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+    l1, lpips = (restored - image).abs().mean(), distance(restored, image).mean()
+    torch.testing.assert_close(losses["kl"], kl)
+    torch.testing.assert_close(losses["l1"], l1)
+    torch.testing.assert_close(losses["loss"], l1 + 0.5 * lpips + 0.1 * kl)
+    torch.testing.assert_close(losses["latent_rms"], posterior.mode().square().mean().sqrt())
+
+
+def test_training_samples_the_posterior_and_the_same_generator_the_same_sample(image):
+    torch.manual_seed(0)
+    training = AutoencoderTraining(micro_autoencoder(), ADAM)
+    with torch.no_grad():
+        mode = training.losses(training.trained, image, None)["l1"]
+        one, again, other = (
+            training.losses(training.trained, image, torch.Generator().manual_seed(seed))["l1"]
+            for seed in (1, 1, 2)
+        )
+    assert one == again
+    assert len({mode.item(), one.item(), other.item()}) == 3
+
+
+def test_an_autoencoder_without_posterior_has_no_kl(image):
+    torch.manual_seed(0)
+    training = AutoencoderTraining(micro_tiny(), ADAM)
+    losses = training.losses(training.trained, image, torch.Generator())
+    assert "kl" not in losses
+    torch.testing.assert_close(losses["loss"], losses["l1"])
+
+
+def test_it_learns(image):
+    torch.manual_seed(0)
+    training = AutoencoderTraining(micro_tiny(), ADAM)
+    optimizer = torch.optim.Adam(training.trained.parameters(), lr=1e-2)
+    values = []
+    for _ in range(20):
+        loss = training.losses(training.trained, image, None)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    assert values[-1] < 0.8 * values[0]
+
+
+@pytest.mark.parametrize("make", [micro_tiny, micro_autoencoder])
+def test_exported_latents_have_unit_variance(make, image, tmp_path):
+    torch.manual_seed(0)
+    training = AutoencoderTraining(make(), ADAM)
+    with torch.no_grad():
+        training.latent_rms = training.losses(training.average, image, None)["latent_rms"].item()
+    training.export(tmp_path)
+    loaded = load_autoencoder(tmp_path / "autoencoder")
+    with torch.no_grad():
+        encoded = loaded.encode(image * 2 - 1)
+    latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    scaled = latents * loaded.config.scaling_factor
+    assert scaled.square().mean().sqrt().item() == pytest.approx(1, abs=1e-3)

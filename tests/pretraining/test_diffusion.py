@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+from latentiqa.backbones.source import BackboneSource
+from latentiqa.errors import ConfigError
+from latentiqa.pretraining.alignment import Alignment
+from latentiqa.pretraining.diffusion import snr_weight
+
+from .conftest import SCHEDULER
+
+CAPTIONS = ["a sharp photo, excellent quality", "a very noisy photo, bad quality"]
+
+
+def losses(training, draws=1, seed=3):
+    image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(seed)
+    return training.losses(training.trained, image, CAPTIONS, generator, draws), image
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_the_loss_is_that_of_diffusers_scheduler(diffusion, prediction_type):
+    training = diffusion(scheduler=SCHEDULER | {"prediction_type": prediction_type})
+    with torch.no_grad():
+        ours, image = losses(training)
+        generator = torch.Generator().manual_seed(3)
+        posterior = training.autoencoder.encode(image * 2 - 1).latent_dist
+        z0 = posterior.mode() * training.autoencoder.config.scaling_factor
+        t = (torch.rand(2, generator=generator) * 1000).long()
+        noise = torch.randn(z0.shape, generator=generator)
+        scheduler = DDIMScheduler(**SCHEDULER)
+        ids = training.tokenizer(
+            CAPTIONS, padding="max_length", max_length=48, return_tensors="pt"
+        ).input_ids
+        context = training.trained.text_encoder(ids).last_hidden_state
+        output = training.trained.unet(scheduler.add_noise(z0, noise, t), t, context).sample
+        target = noise if prediction_type == "epsilon" else scheduler.get_velocity(z0, noise, t)
+    expected = torch.nn.functional.mse_loss(output, target)
+    assert ours["diffusion"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert ours["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_min_snr_weighs_the_clean_latents_alike_in_both_parametrisations():
+    abar = torch.tensor([0.999, 0.9, 0.5, 0.01], dtype=torch.float64)
+    snr = abar / (1 - abar)
+    # ||e - e'||^2 = SNR ||z0 - z0'||^2 and ||v - v'||^2 = (SNR + 1) ||z0 - z0'||^2
+    epsilon = snr_weight(abar, 5.0, "epsilon") * snr
+    v = snr_weight(abar, 5.0, "v_prediction") * (snr + 1)
+    torch.testing.assert_close(epsilon, snr.clamp_max(5.0))
+    torch.testing.assert_close(v, snr.clamp_max(5.0))
+    assert snr_weight(abar, None, "epsilon").tolist() == [1, 1, 1, 1]
+
+
+def test_small_timesteps_come_more_often_with_a_power_above_one(diffusion):
+    seen = []
+    training = diffusion(timestep_power=3.0)
+    training.trained.unet.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[1]))
+    with torch.no_grad():
+        losses(training, draws=200)
+    t = torch.cat(seen)
+    # P(t < 125) = 0.125^(1/3) = 0.5
+    assert 0.4 < (t < 125).float().mean() < 0.6
+    assert t.max() < 1000
+
+
+def test_each_draw_of_a_crop_keeps_its_caption_and_its_latents(diffusion):
+    training = diffusion()
+    calls = []
+    training.trained.unet.register_forward_pre_hook(
+        lambda _m, inputs, keywords: calls.append((inputs, keywords)), with_kwargs=True
+    )
+    with torch.no_grad():
+        losses(training, draws=3)
+    [(_inputs, keywords)] = calls
+    context = keywords["encoder_hidden_states"]
+    assert len(context) == 6
+    for draw in range(3):
+        torch.testing.assert_close(context[2 * draw : 2 * draw + 2], context[:2])
+
+
+def test_both_models_and_the_projections_learn_and_the_rest_is_frozen(diffusion):
+    def encoder(image, blocks):
+        return {block: torch.nn.functional.avg_pool2d(image, 4) for block in blocks}
+
+    training = diffusion(alignment=Alignment(encoder, {"mid.resnet.1": "a"}, hidden=8))
+    terms, _ = losses(training)
+    terms["loss"].backward()
+    trained = {name for name, p in training.named_parameters() if p.grad is not None}
+    assert {name.split(".")[0] for name in trained} == {"trained", "alignment"}
+    frozen = {name for name, p in training.named_parameters() if not p.requires_grad}
+    assert {name.split(".")[0] for name in frozen} == {"ema", "autoencoder"}
+    for part in ("unet", "text_encoder"):
+        assert any(name.startswith(f"trained.{part}") for name in trained)
+    assert terms["loss"] > terms["diffusion"]
+
+
+def test_the_exported_folder_is_a_pipeline_and_a_backbone(diffusion, tmp_path):
+    training = diffusion()
+    training.export(tmp_path)
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "pipeline")
+    pipe.set_progress_bar_config(disable=True)
+    [image] = pipe(CAPTIONS[0], num_inference_steps=2, height=64, width=64).images
+    assert image.size == (64, 64)
+    backbone = BackboneSource("micro", str(tmp_path / "pipeline"), resolution=64).load()
+    assert backbone.tokenizer("a blurry photo").input_ids == (
+        training.tokenizer("a blurry photo").input_ids
+    )
+    weights = training.average.unet.state_dict()
+    for name, value in backbone.unet.state_dict().items():
+        torch.testing.assert_close(value, weights[name].half().float(), rtol=0, atol=0)
+
+
+def test_training_starts_from_the_weights_of_a_pipeline(diffusion, tmp_path):
+    first = diffusion()
+    first.export(tmp_path)
+    torch.manual_seed(9)
+    second = diffusion(start=str(tmp_path / "pipeline"), unet={}, text_encoder={})
+    ours, theirs = (losses(training)[0]["diffusion"].item() for training in (first, second))
+    # Half precision on disk.
+    assert ours == pytest.approx(theirs, rel=1e-2)
+    assert second.trained.unet.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"draws": 0}, r"stage\.draws=0"),
+        ({"caption_dropout": 1.5}, r"stage\.caption_dropout=1.5"),
+        ({"timestep_power": 0}, r"stage\.timestep_power=0"),
+        ({"ema_decay": 1.0}, r"stage\.ema_decay=1.0"),
+        ({"warmup_steps": -1}, r"stage\.warmup_steps=-1"),
+        (
+            {"alignment": Alignment(lambda *_: {}, {"mid.resnet.9": "a"})},
+            r"no layer mid\.resnet\.9; expected some of down\.0",
+        ),
+    ],
+)
+def test_bad_values_say_what_was_expected(diffusion, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        diffusion(**changes)
+
+
+def test_a_folder_without_an_autoencoder_is_named(diffusion, tmp_path):
+    from latentiqa.pretraining.diffusion import frozen_autoencoder
+
+    with pytest.raises(ConfigError, match=r"autoencoder_folder=.*expected the autoencoder/ folder"):
+        frozen_autoencoder(tmp_path)
