@@ -77,10 +77,9 @@ def test_repeated_pictures_meet_their_own_targets():
 def test_the_projection_can_learn_the_targets():
     alignment = connected()
     image = torch.rand(4, 3, 64, 64)
-    maps = {
-        "mid.resnet.0": torch.nn.functional.avg_pool2d(image, 8).repeat(1, 2, 1, 1)[:, :4],
-        "up.1.resnet.0": torch.nn.functional.avg_pool2d(image, 8).repeat(1, 2, 1, 1),
-    }
+    pooled = torch.nn.functional.avg_pool2d(image, 8)
+    pooled = ((pooled - pooled.mean()) / pooled.std()).repeat(1, 2, 1, 1)
+    maps = {"mid.resnet.0": pooled[:, :4], "up.1.resnet.0": pooled}
     optimizer = torch.optim.Adam(alignment.projections.parameters(), lr=1e-2)
     values = []
     for _ in range(30):
