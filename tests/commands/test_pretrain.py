@@ -124,6 +124,8 @@ def test_a_training_in_legs_ends_with_the_weights_of_one_in_a_single_leg(
     last = pretrain(tmp_path / "legs", *arguments)
     assert last.results["steps"] == 4
     assert last.folder.name == whole.folder.name
+    logs = {path.name for path in (last.folder / "logs").glob("*.csv")}
+    assert logs == {"metrics.csv", "metrics-leg1.csv", "metrics-leg2.csv", "metrics-leg3.csv"}
     assert_same(weights(last.folder / output), weights(whole.folder / output))
     assert last.results["metrics"] == whole.results["metrics"]
     assert last.results["seconds"] >= part.results["seconds"] > 0

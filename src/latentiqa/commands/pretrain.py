@@ -10,8 +10,9 @@ checkpoint when the same command is given again; minutes=30 ends a leg after hal
   latentiqa pretrain stage=autoencoder dataset=biq2021 dataset.root=BIQ2021 split=official
   latentiqa pretrain experiment=tiny_diffusion dataset.root=BIQ2021 minutes=60
 
-The run's folder holds checkpoints/, grids/ (PNG), logs/ and results.json; the averaged weights
-are in autoencoder/ or, of the second stage, in pipeline/, a folder in diffusers' format.
+The run's folder holds checkpoints/, grids/ (PNG), logs/ (a file a leg) and results.json; the
+averaged weights are in autoencoder/ or, of the second stage, in pipeline/, a folder in diffusers'
+format.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from latentiqa.commands.launch import Done, build
-from latentiqa.commands.parts import callbacks_of, check_values, inspect, plain, quieten, split_of
+from latentiqa.commands.parts import (
+    callbacks_of,
+    check_values,
+    inspect,
+    is_other_rank,
+    plain,
+    quieten,
+    split_of,
+)
 from latentiqa.errors import ConfigError, DataError
 from latentiqa.files import write_atomic
 from latentiqa.hashing import folder_digest
@@ -111,6 +120,8 @@ def run(config: DictConfig) -> Done:
     from latentiqa.pretraining.legs import Legs
 
     legs = Legs(config.minutes)
+    if not is_other_rank():
+        set_logs_aside(plan.folder / "logs")
     with track_run(config, plan.folder, plan.values) as logger:
         trainer = trainer_of(config, plan, legs, logger)
         resume = plan.checkpoint if plan.checkpoint.exists() and not config.force else None
@@ -148,6 +159,13 @@ def run(config: DictConfig) -> Done:
             "stopped at step %d of %d; the same command goes on", trainer.global_step, config.steps
         )
     return announce(results_path)
+
+
+def set_logs_aside(folder: Path) -> None:
+    """Rename the curves of the leg before: the CSV logger begins its file anew."""
+    current = folder / "metrics.csv"
+    if current.exists():
+        current.rename(folder / f"metrics-leg{len(list(folder.glob('metrics*.csv')))}.csv")
 
 
 def crops_of(config: DictConfig, plan: Plan) -> CropModule:
