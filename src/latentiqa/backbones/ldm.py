@@ -128,8 +128,7 @@ class LatentDiffusion(nn.Module):
         Returns:
             ``(B, C, h, w)`` in the image's dtype.
         """
-        encoded = self.vae.encode((image * 2 - 1).to(self.dtype))
-        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        latents = latents_of(self.vae.encode((image * 2 - 1).to(self.dtype)))
         shift = getattr(self.vae.config, "shift_factor", None) or 0.0
         return ((latents - shift) * self.vae.config.scaling_factor).to(image.dtype)
 
@@ -215,6 +214,11 @@ class LatentDiffusion(nn.Module):
     def channels(self, address: str) -> int:
         """Number of channels of the layer's map."""
         return layer_channels(layer_modules(self.unet)[address])
+
+
+def latents_of(encoded: Any) -> Tensor:
+    """Latents that an autoencoder's ``encode`` gives, the mode where there is a posterior."""
+    return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
 
 
 def load_autoencoder(folder: str | Path, **options: Any) -> Any:

@@ -28,7 +28,15 @@ from rich.console import Console
 from rich.table import Table
 
 from latentiqa.commands.launch import Done, build
-from latentiqa.commands.parts import check_values, inspect, notes_of, plain, quieten, split_of
+from latentiqa.commands.parts import (
+    check_values,
+    device_of,
+    inspect,
+    notes_of,
+    plain,
+    quieten,
+    split_of,
+)
 from latentiqa.commands.progress import track
 from latentiqa.commands.results import Clock
 from latentiqa.data.folders import find_pictures
@@ -122,16 +130,6 @@ def check_numbers(config: DictConfig) -> None:
     texts = isinstance(prompts, ListConfig) and all(isinstance(prompt, str) for prompt in prompts)
     if not (texts and prompts):
         raise ConfigError(f"samples.prompts={prompts}: expected one or more texts.")
-
-
-def device_of(config: DictConfig) -> torch.device:
-    """The device that the trainer config names."""
-    import torch
-
-    device = torch.device("cuda" if config.trainer.accelerator in {"gpu", "cuda"} else "cpu")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("trainer=gpu: this PyTorch sees no GPU; leave trainer=cpu.")
-    return device
 
 
 def run(config: DictConfig) -> Done:

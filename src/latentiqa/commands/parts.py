@@ -16,6 +16,7 @@ from latentiqa.commands.progress import track
 from latentiqa.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    import torch
     from lightning import Callback, Trainer
     from torch import Tensor
 
@@ -169,6 +170,16 @@ def check_values(config: DictConfig) -> None:
         value = config.data.get(key, least)
         if not isinstance(value, int) or value < least:
             raise ConfigError(f"data.{key}={value}: expected an integer >= {least}.")
+
+
+def device_of(config: DictConfig) -> torch.device:
+    """The device that the trainer config names."""
+    import torch
+
+    device = torch.device("cuda" if config.trainer.accelerator in {"gpu", "cuda"} else "cpu")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("trainer=gpu: this PyTorch sees no GPU; leave trainer=cpu.")
+    return device
 
 
 def quieten() -> None:

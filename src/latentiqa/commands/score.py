@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from latentiqa.commands.launch import Done
-from latentiqa.commands.parts import listed, quieten
+from latentiqa.commands.parts import device_of, listed, quieten
 from latentiqa.commands.progress import track
 from latentiqa.commands.trained import FinishedRun, find_run
 from latentiqa.data.folders import find_pictures
@@ -103,14 +103,10 @@ def score_pictures(
     run: FinishedRun, records: Sequence[Record], config: DictConfig
 ) -> list[dict[str, Any]]:
     """Score readable pictures in batches on the device that the trainer config names."""
-    import torch
-
     from latentiqa.data.images import read_image
     from latentiqa.metric import load_metric
 
-    device = "cuda" if config.trainer.accelerator in {"gpu", "cuda"} else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("trainer=gpu: this PyTorch sees no GPU; leave trainer=cpu.")
+    device = device_of(config)
     quieten()
     metric = load_metric(run.folder, device)
     # The file's own name seeds its noise: a folder may move, and its scores stay.

@@ -17,18 +17,14 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
 
-from latentiqa.backbones.ldm import load_autoencoder
+from latentiqa.backbones.ldm import latents_of, load_autoencoder
+from latentiqa.pretraining.assessment import psnr
 from latentiqa.pretraining.base import Optimizer, Pretraining
 from latentiqa.pretraining.grids import save_grid
 from latentiqa.pretraining.principal import PrincipalComponents
 
 COMPONENT_CROPS = 256
 """Crops that principal components are found from; patches by the ten thousand."""
-
-
-def latents_of(encoded: Any) -> Tensor:
-    """Latents that an autoencoder's ``encode`` gives, the mode where there is a posterior."""
-    return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
 
 
 class AutoencoderTraining(Pretraining):
@@ -145,8 +141,7 @@ class AutoencoderTraining(Pretraining):
         image = batch["image"]
         losses = self.losses(self.average, image, generator=None)
         restored = losses.pop("reconstruction").clamp(0, 1)
-        mse = (restored - image).square().mean(dim=(1, 2, 3))
-        losses["psnr"] = (-10 * torch.log10(mse)).mean()
+        losses["psnr"] = psnr(restored, image).mean()
         for name, value in losses.items():
             self.log(f"val/{name}", value, batch_size=len(image), sync_dist=True)
         if batch_idx == 0 and self.grids is not None and self.trainer.is_global_zero:
@@ -157,9 +152,9 @@ class AutoencoderTraining(Pretraining):
         """Keep the size of the latents, for the export."""
         self.latent_rms = float(self.trainer.callback_metrics["val/latent_rms"])
 
-    def models(self, trained: Any) -> dict[str, nn.Module]:
+    def models(self) -> dict[str, nn.Module]:
         """The autoencoder alone."""
-        return {"autoencoder": trained}
+        return {"autoencoder": self.trained}
 
     def export(self, folder: Path) -> None:
         """Write ``autoencoder/``, float32, in diffusers' format.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from latentiqa.pretraining.ema import averaged
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
-class Pretraining(LightningModule):
+class Pretraining(LightningModule, ABC):
     """A training whose every draw depends on (seed, step) alone, so that it resumes exactly.
 
     Args:
@@ -93,13 +94,13 @@ class Pretraining(LightningModule):
         """Number of trained parameters of each model."""
         return {
             name: sum(p.numel() for p in model.parameters())
-            for name, model in self.models(self.trained).items()
+            for name, model in self.models().items()
         }
 
-    def models(self, trained: Any) -> dict[str, nn.Module]:
-        """The trained models, or their averages, by name."""
-        raise NotImplementedError
+    @abstractmethod
+    def models(self) -> dict[str, nn.Module]:
+        """The trained models by name."""
 
+    @abstractmethod
     def export(self, folder: Path) -> None:
         """Write the averaged weights into the run's folder."""
-        raise NotImplementedError

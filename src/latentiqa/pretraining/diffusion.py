@@ -20,7 +20,12 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from latentiqa.backbones.addresses import layer_channels, layer_modules
-from latentiqa.backbones.ldm import LatentDiffusion, load_autoencoder, save_pipeline
+from latentiqa.backbones.ldm import (
+    LatentDiffusion,
+    latents_of,
+    load_autoencoder,
+    save_pipeline,
+)
 from latentiqa.backbones.taps import tapped_forward
 from latentiqa.data.captions import corpus
 from latentiqa.errors import ConfigError
@@ -234,9 +239,7 @@ class DiffusionTraining(Pretraining):
         """Scaled latents of pictures in [0, 1], the mode of the posterior, without gradient."""
         with torch.no_grad():
             x = (image * 2 - 1).contiguous(memory_format=torch.channels_last)
-            encoded = self.autoencoder.encode(x)
-            latents = getattr(encoded, "latents", None)
-            latents = encoded.latent_dist.mode() if latents is None else latents
+            latents = latents_of(self.autoencoder.encode(x))
         return latents.float() * self.autoencoder.config.scaling_factor
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
@@ -338,9 +341,9 @@ class DiffusionTraining(Pretraining):
             self.scheduler,
         )
 
-    def models(self, trained: Any) -> dict[str, nn.Module]:
+    def models(self) -> dict[str, nn.Module]:
         """U-Net and text encoder."""
-        return {"unet": trained.unet, "text_encoder": trained.text_encoder}
+        return {"unet": self.trained.unet, "text_encoder": self.trained.text_encoder}
 
     def export(self, folder: Path) -> None:
         """Write ``pipeline/``, float16, with averaged weights, in diffusers' format."""
