@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from latentiqa.commands.launch import config_folder
 
 
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (24, 16)) -> Path:
@@ -56,3 +59,17 @@ def write_autoencoder(folder: Path) -> Path:
         latent_channels=8,
     ).save_pretrained(folder)
     return folder
+
+
+def recipes(*, pretraining: bool) -> list[str]:
+    """Names of all recipes in experiments/: those of `latentiqa pretrain`, or of `train`."""
+
+    def has_a_stage(path: Path) -> bool:
+        text = path.read_text()
+        bases = re.findall(r"^  - (\w+)$", text, re.MULTILINE)
+        return "override /stage" in text or any(
+            has_a_stage(path.with_name(f"{base}.yaml")) for base in bases if base != "_self_"
+        )
+
+    paths = config_folder("experiments").glob("*/experiment/*.yaml")
+    return sorted(path.stem for path in paths if has_a_stage(path) == pretraining)

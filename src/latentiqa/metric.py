@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from latentiqa.data.folders import find_pictures
 from latentiqa.data.images import Resize, from_pillow, inspect_images, read_image
 from latentiqa.data.manifest import Record
-from latentiqa.errors import ConfigError, DataError
+from latentiqa.errors import ConfigError, DataError, check_integer
 from latentiqa.methods.scorer import Scorer
 
 UNNAMED = "picture"
@@ -214,8 +214,7 @@ def score(
         DataError: files cannot be read, all of which are listed before anything is computed, or a
             folder holds no picture.
     """
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigError(f"batch_size={batch_size}: expected an integer >= 1.")
+    check_integer("batch_size", batch_size, 1)
     pictures: list[Any]
     is_folder = is_one = False
     if isinstance(images, (str, Path)) and Path(images).is_dir():

@@ -89,7 +89,7 @@ Guide = Callable[[Step], Tensor]
 """What corrects a step: gets the step, returns the corrected clean-latent estimate."""
 
 
-def add_noise(z0: Tensor, noise: Tensor, abar: float) -> Tensor:
+def add_noise(z0: Tensor, noise: Tensor, abar: float | Tensor) -> Tensor:
     """Noise clean latents: ``z_t = sqrt(abar) z_0 + sqrt(1 - abar) e`` (DDPM, eq. 4)."""
     return abar**0.5 * z0 + (1 - abar) ** 0.5 * noise
 

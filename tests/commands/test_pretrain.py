@@ -8,17 +8,11 @@ import pytest
 import torch
 from command_line import succeed, type_in
 from diffusers import StableDiffusionPipeline
-from miniatures import write_autoencoder, write_biq2021, write_csv
+from miniatures import recipes, write_autoencoder, write_biq2021, write_csv
 from PIL import Image
 from safetensors.torch import load_file
 
-from latentiqa.commands.launch import config_folder
-
-EXPERIMENTS = sorted(
-    path.stem
-    for path in config_folder("experiments").glob("*/experiment/*.yaml")
-    if "override /stage" in path.read_text()
-)
+EXPERIMENTS = recipes(pretraining=True)
 SMALL = (
     "crops.size=32",
     "crops.batch_size=2",
@@ -41,6 +35,7 @@ AUTOENCODER = (
 DIFFUSION = (
     "stage=diffusion",
     "stage.alignment=null",
+    "stage.recognition.layers=[mid.resnet.1]",
     "stage.unet.block_out_channels=[8,8]",
     "stage.unet.down_block_types=[DownBlock2D,CrossAttnDownBlock2D]",
     "stage.unet.up_block_types=[CrossAttnUpBlock2D,UpBlock2D]",

@@ -11,16 +11,12 @@ from pathlib import Path
 
 import pytest
 from command_line import on_csv, places, succeed, type_in
-from miniatures import write_biq2021, write_csv
+from miniatures import recipes, write_autoencoder, write_biq2021, write_csv
 from scipy import stats
 
 from latentiqa.commands.launch import config_folder
 
-EXPERIMENTS = sorted(
-    path.stem
-    for path in config_folder("experiments").glob("*/experiment/*.yaml")
-    if "override /stage" not in path.read_text()  # those are for `latentiqa pretrain`
-)
+EXPERIMENTS = recipes(pretraining=False)
 
 
 @pytest.fixture
@@ -229,6 +225,8 @@ def test_every_experiment_runs(name, micro, tmp_path):
     }
     recipe = next(config_folder("experiments").glob(f"*/experiment/{name}.yaml")).read_text()
     own = next(keys for choice, keys in dataset.items() if f"/dataset: {choice}" in recipe)
+    if name == "autoencoder_detail":
+        own.append(f"features.reconstructed.folder={write_autoencoder(tmp_path / 'vae')}")
     outcome = succeed(
         "train", f"experiment={name}", "debug=fdr", "limit=4", *micro, *own, *places(tmp_path)
     )

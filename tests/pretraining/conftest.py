@@ -66,13 +66,15 @@ def diffusion(autoencoder_folder):
     def make(**changes):
         torch.manual_seed(0)
         arguments = {
+            "autoencoder_folder": autoencoder_folder,
             "unet": UNET,
             "text_encoder": TEXT,
             "scheduler": SCHEDULER,
             "optimizer": ADAM,
             "warmup_steps": 0,
             "schedule": "constant",
+            "caption_dropout": 0.0,
         }
-        return DiffusionTraining(autoencoder_folder, **(arguments | changes))
+        return DiffusionTraining(**(arguments | changes))
 
     return make

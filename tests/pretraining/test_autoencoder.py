@@ -5,6 +5,7 @@ import torch
 from diffusers import AutoencoderTiny
 
 from latentiqa.backbones.ldm import load_autoencoder
+from latentiqa.errors import ConfigError
 from latentiqa.pretraining.autoencoder import AutoencoderTraining
 
 from .conftest import ADAM, micro_autoencoder
@@ -93,3 +94,28 @@ def test_exported_latents_have_unit_variance(make, image, tmp_path):
     latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
     scaled = latents * loaded.config.scaling_factor
     assert scaled.square().mean().sqrt().item() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_start_of_other_things_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"(?s)stage\.start=.*expected the autoencoder/ folder"):
+        AutoencoderTraining(micro_tiny(), ADAM, start=str(tmp_path))
+
+
+@pytest.mark.parametrize("make", [micro_tiny, micro_autoencoder])
+def test_a_frozen_encoder_keeps_its_latents(make, image, tmp_path):
+    torch.manual_seed(0)
+    start = make()
+    start.register_to_config(scaling_factor=0.5)
+    training = AutoencoderTraining(start, ADAM, freeze_encoder=True)
+    encoder = {k: v.clone() for k, v in training.trained.encoder.state_dict().items()}
+    decoder = {k: v.clone() for k, v in training.trained.decoder.state_dict().items()}
+    optimizer = ADAM([p for p in training.parameters() if p.requires_grad])
+    training.losses(training.trained, image, None)["loss"].backward()
+    optimizer.step()
+    now = training.trained
+    assert all(torch.equal(v, encoder[k]) for k, v in now.encoder.state_dict().items())
+    moved = [not torch.equal(v, decoder[k]) for k, v in now.decoder.state_dict().items()]
+    assert all(moved)
+    training.latent_rms = 3.0
+    training.export(tmp_path)
+    assert load_autoencoder(tmp_path / "autoencoder").config.scaling_factor == 0.5

@@ -4,20 +4,25 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
+from latentiqa.backbones.addresses import layer_modules
 from latentiqa.backbones.source import BackboneSource
+from latentiqa.data.captions import Degradation, levels
 from latentiqa.errors import ConfigError
 from latentiqa.pretraining.alignment import Alignment
 from latentiqa.pretraining.diffusion import snr_weight
+from latentiqa.pretraining.recognition import Recognition
 
 from .conftest import SCHEDULER
 
 CAPTIONS = ["a sharp photo, excellent quality", "a very noisy photo, bad quality"]
+LEVELS = torch.tensor([levels(()), levels((Degradation("gaussian_noise", 4),))])
 
 
 def losses(training, draws=1, seed=3):
     image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    batch = {"image": image, "caption": CAPTIONS, "levels": LEVELS}
     generator = torch.Generator().manual_seed(seed)
-    return training.losses(training.trained, image, CAPTIONS, generator, draws), image
+    return training.losses(training.trained, batch, generator, draws), image
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -26,6 +31,7 @@ def test_the_loss_is_that_of_diffusers_scheduler(diffusion, prediction_type):
     with torch.no_grad():
         ours, image = losses(training)
         generator = torch.Generator().manual_seed(3)
+        torch.rand(2, generator=generator)  # which captions are dropped: none
         posterior = training.autoencoder.encode(image * 2 - 1).latent_dist
         z0 = posterior.mode() * training.autoencoder.config.scaling_factor
         t = (torch.rand(2, generator=generator) * 1000).long()
@@ -96,6 +102,53 @@ def test_both_models_and_the_projections_learn_and_the_rest_is_frozen(diffusion)
     assert terms["loss"] > terms["diffusion"]
 
 
+def test_dropped_captions_are_the_unconditional_prompt(diffusion):
+    training = diffusion(caption_dropout=0.5)
+    seen = []
+    training.trained.text_encoder.register_forward_pre_hook(lambda _m, x: seen.append(x[0]))
+    with torch.no_grad():
+        for seed in range(100):
+            losses(training, seed=seed)
+    empty = training.tokens([""])[0]
+    share = torch.cat(seen).eq(empty).all(dim=1).float().mean()
+    assert 0.4 < share < 0.6
+
+
+@pytest.mark.parametrize("dropout", [0.5, 1.0])
+def test_degradations_are_recognised_where_the_caption_is_dropped(diffusion, dropout):
+    recognition = Recognition(["mid.resnet.1", "up.0.resnet.0"], weight=2.0)
+    training = diffusion(recognition=recognition, caption_dropout=dropout)
+    terms, _ = losses(training, seed=0)
+    with torch.no_grad():
+        dropped = torch.rand(2, generator=torch.Generator().manual_seed(0)) < dropout
+        keep = training.recognition
+        maps = {}
+        for layer in keep.layers:
+            layer_modules(training.trained.unet)[layer].register_forward_hook(
+                lambda _m, _i, output, layer=layer: maps.update({layer: output})
+            )
+        losses(training, seed=0)
+        expected = []
+        for layer, x in maps.items():
+            pooled = torch.cat([x.mean((2, 3)), x.std((2, 3), correction=0)], dim=1)
+            p = keep.heads[layer.replace(".", "_")](pooled).sigmoid()
+            entropy = -(LEVELS * p.log() + (1 - LEVELS) * (1 - p).log())
+            expected.append(entropy.mean(dim=1))
+        expected = torch.stack(expected).mean(dim=0)
+    assert dropped.any()
+    assert terms["recognition"].item() == pytest.approx(expected[dropped].mean().item(), rel=1e-4)
+    total = terms["diffusion"] + 2 * terms["recognition"]
+    assert terms["loss"].item() == pytest.approx(total.item(), rel=1e-5)
+    terms["loss"].backward()
+    assert all(p.grad is not None for p in recognition.parameters())
+
+
+def test_no_dropped_caption_no_recognition(diffusion):
+    training = diffusion(recognition=Recognition(["mid.resnet.1"]), caption_dropout=1e-9)
+    terms, _ = losses(training)
+    assert terms["recognition"].item() == 0
+
+
 def test_the_exported_folder_is_a_pipeline_and_a_backbone(diffusion, tmp_path):
     training = diffusion()
     training.export(tmp_path)
@@ -131,6 +184,11 @@ def test_training_starts_from_the_weights_of_a_pipeline(diffusion, tmp_path):
         ({"timestep_power": 0}, r"stage\.timestep_power=0"),
         ({"ema_decay": 1.0}, r"stage\.ema_decay=1.0"),
         ({"warmup_steps": -1}, r"stage\.warmup_steps=-1"),
+        ({"recognition": Recognition(["mid.resnet.1"])}, r"stage\.caption_dropout=0"),
+        (
+            {"recognition": Recognition(["mid.resnet.9"]), "caption_dropout": 0.1},
+            r"stage\.recognition\.layers: the U-Net has no layer mid\.resnet\.9",
+        ),
         (
             {"alignment": Alignment(lambda *_: {}, {"mid.resnet.9": "a"})},
             r"no layer mid\.resnet\.9; expected some of down\.0",
@@ -142,8 +200,10 @@ def test_bad_values_say_what_was_expected(diffusion, changes, message):
         diffusion(**changes)
 
 
-def test_a_folder_without_an_autoencoder_is_named(diffusion, tmp_path):
-    from latentiqa.pretraining.diffusion import frozen_autoencoder
-
-    with pytest.raises(ConfigError, match=r"autoencoder_folder=.*expected the autoencoder/ folder"):
-        frozen_autoencoder(tmp_path)
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [("autoencoder_folder", "the autoencoder/ folder"), ("start", "a pipeline/ folder")],
+)
+def test_a_folder_of_other_things_is_named(diffusion, tmp_path, key, expected):
+    with pytest.raises(ConfigError, match=rf"(?s)stage\.{key}={tmp_path}: .*expected {expected}"):
+        diffusion(**{key: str(tmp_path)})

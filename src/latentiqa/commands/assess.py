@@ -41,7 +41,7 @@ from latentiqa.commands.progress import track
 from latentiqa.commands.results import Clock
 from latentiqa.data.folders import find_pictures
 from latentiqa.data.manifest import Record
-from latentiqa.errors import ConfigError, DataError, LatentiqaError
+from latentiqa.errors import ConfigError, DataError, LatentiqaError, check_integer
 from latentiqa.hashing import digest
 from latentiqa.runs import environment, peak_memory_mb, read_json, signature, write_csv, write_json
 
@@ -115,9 +115,7 @@ def check_numbers(config: DictConfig) -> None:
         ConfigError: one is outside its range.
     """
     for key in ("crops.number", "crops.per_kind", "samples.number", "samples.steps"):
-        value = OmegaConf.select(config, key)
-        if not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{key}={value}: expected an integer >= 1.")
+        check_integer(key, OmegaConf.select(config, key), 1)
     for key in ("crops.size", "samples.size"):
         value = OmegaConf.select(config, key)
         if not isinstance(value, int) or value < 1 or value % MULTIPLE:

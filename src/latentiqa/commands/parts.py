@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from latentiqa.commands.launch import build
 from latentiqa.commands.progress import track
-from latentiqa.errors import ConfigError, DataError
+from latentiqa.errors import ConfigError, DataError, check_integer
 
 if TYPE_CHECKING:
     import torch
@@ -167,9 +167,7 @@ def check_values(config: DictConfig) -> None:
     if config.data.on_error not in {"stop", "skip"}:
         raise ConfigError(f"data.on_error={config.data.on_error!r}: expected 'stop' or 'skip'.")
     for key, least in (("batch_size", 1), ("shard_size", 1), ("num_workers", 0)):
-        value = config.data.get(key, least)
-        if not isinstance(value, int) or value < least:
-            raise ConfigError(f"data.{key}={value}: expected an integer >= {least}.")
+        check_integer(f"data.{key}", config.data.get(key, least), least)
 
 
 def device_of(config: DictConfig) -> torch.device:

@@ -34,7 +34,7 @@ from latentiqa.commands.parts import (
     quieten,
     split_of,
 )
-from latentiqa.errors import ConfigError, DataError
+from latentiqa.errors import DataError, check_integer
 from latentiqa.files import write_atomic
 from latentiqa.hashing import folder_digest
 from latentiqa.runs import environment, peak_memory_mb, read_json, signature, write_json
@@ -74,9 +74,7 @@ def plan_run(config: DictConfig) -> Plan:
     """
     check_values(config)
     for key in ("steps", "every.val", "every.checkpoint", "every.log"):
-        value = OmegaConf.select(config, key)
-        if not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{key}={value}: expected an integer >= 1.")
+        check_integer(key, OmegaConf.select(config, key), 1)
     manifest = build(config.dataset)
     split = split_of(config, manifest)
     values = plain(config)

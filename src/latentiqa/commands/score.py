@@ -31,7 +31,7 @@ from latentiqa.commands.progress import track
 from latentiqa.commands.trained import FinishedRun, find_run
 from latentiqa.data.folders import find_pictures
 from latentiqa.data.manifest import Record
-from latentiqa.errors import ConfigError
+from latentiqa.errors import ConfigError, check_integer
 from latentiqa.runs import write_csv, write_json
 
 log = logging.getLogger(__name__)
@@ -44,8 +44,7 @@ def run(config: DictConfig) -> Done:
     output = None if config.output is None else Path(config.output)
     if output is not None and output.suffix not in {".csv", ".json"}:
         raise ConfigError(f"output={output}: expected a name ending in .csv or .json, or null.")
-    if not isinstance(config.batch_size, int) or config.batch_size < 1:
-        raise ConfigError(f"batch_size={config.batch_size}: expected an integer >= 1.")
+    check_integer("batch_size", config.batch_size, 1)
     inputs = list(config.input) if isinstance(config.input, ListConfig) else [config.input]
     paths = find_pictures(inputs)
     finished = find_run(config.run, config.paths.runs)

@@ -135,6 +135,17 @@ def quality(degradations: Sequence[Degradation]) -> str:
     return QUALITIES[min(int(severity), len(QUALITIES) - 1)]
 
 
+def levels(degradations: Sequence[Degradation]) -> list[float]:
+    """How severe each kind is, in the order of `WORDS`: 0 is none, 1 is level 5.
+
+    Example:
+        >>> levels([Degradation("jpeg", 4)])[-2:]
+        [0.0, 0.8]
+    """
+    done = dict(degradations)
+    return [done.get(kind, 0) / 5 for kind in WORDS]
+
+
 def caption(degradations: Sequence[Degradation], rng: np.random.Generator) -> str:
     """Say in one of the `TEMPLATES`, drawn at random, what was done to a picture.
 

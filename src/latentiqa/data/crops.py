@@ -12,11 +12,11 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from latentiqa.data.captions import caption, sample_degradations
+from latentiqa.data.captions import caption, levels, sample_degradations
 from latentiqa.data.distortions import distort
 from latentiqa.data.images import read_image
 from latentiqa.data.manifest import Record
-from latentiqa.errors import ConfigError
+from latentiqa.errors import ConfigError, check_integer
 
 
 class DegradedCrops(Dataset[dict[str, Any]]):
@@ -44,8 +44,7 @@ class DegradedCrops(Dataset[dict[str, Any]]):
     ) -> None:
         if not records:
             raise ConfigError("crops: expected at least one photo.")
-        if not isinstance(size, int) or size < 32:
-            raise ConfigError(f"crops.size={size}: expected an integer >= 32 pixels.")
+        check_integer("crops.size", size, 32)
         if not 0 <= clean <= 1:
             raise ConfigError(f"crops.clean={clean}: expected a probability.")
         if not zoom >= 1:
@@ -57,7 +56,7 @@ class DegradedCrops(Dataset[dict[str, Any]]):
         self.zoom = zoom
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``image`` (3, size, size) in [0, 1], ``caption``, ``name``.
+        """``image`` (3, size, size) in [0, 1], ``caption``, ``levels`` (K,) and ``name``.
 
         Raises:
             DataError: the photo cannot be read.
@@ -73,6 +72,7 @@ class DegradedCrops(Dataset[dict[str, Any]]):
         return {
             "image": image,
             "caption": caption(degradations, rng),
+            "levels": torch.tensor(levels(degradations)),
             "name": record.name,
         }
 
@@ -139,13 +139,9 @@ class CropModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        for key, value, least in (
-            ("val_crops", val_crops, 1),
-            ("batch_size", batch_size, 1),
-            ("num_workers", num_workers, 0),
-        ):
-            if not isinstance(value, int) or value < least:
-                raise ConfigError(f"crops.{key}={value}: expected an integer >= {least}.")
+        check_integer("crops.val_crops", val_crops, 1)
+        check_integer("crops.batch_size", batch_size, 1)
+        check_integer("crops.num_workers", num_workers, 0)
         self.train = train
         self.val = val
         self.val_crops = val_crops

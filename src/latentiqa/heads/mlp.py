@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from latentiqa.errors import ConfigError, DataError
+from latentiqa.errors import ConfigError, DataError, check_integer
 from latentiqa.heads.base import Head
 from latentiqa.heads.standardise import Standardise
 from latentiqa.metrics import srcc
@@ -64,8 +64,7 @@ class MLPHead(Head):
         widths = list(hidden)
         counts = (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("patience", patience, 1))
         for name, value, least in (*counts, ("seed", seed, 0), *(("hidden", w, 1) for w in widths)):
-            if not isinstance(value, int) or value < least:
-                raise ConfigError(f"{name}={value}: expected an integer >= {least}")
+            check_integer(name, value, least)
         for name, value, valid, expected in (
             ("dropout", dropout, 0 <= dropout < 1, "0 <= dropout < 1"),
             ("lr", lr, lr > 0, "lr > 0, for example 1e-3"),

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentiqa.errors import ConfigError
+from latentiqa.pretraining.base import key_of
 
 Encoder = Callable[..., dict[str, Tensor]]
 """Pictures ``(B, 3, H, W)`` in [0, 1] and names of blocks -> block -> map ``(B, D, h, w)``."""
@@ -106,11 +107,6 @@ class Alignment(nn.Module):
             if self.relative:
                 losses[-1] = losses[-1] + self.relative * relative_similarity(projected, target)
         return torch.stack(losses).mean()
-
-
-def key_of(address: str) -> str:
-    """Names of submodules must not have dots."""
-    return address.replace(".", "_")
 
 
 def tokenwise(projected: Tensor, target: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from latentiqa.backbones.ldm import latents_of, load_autoencoder
 from latentiqa.pretraining.assessment import psnr
-from latentiqa.pretraining.base import Optimizer, Pretraining
+from latentiqa.pretraining.base import Optimizer, Pretraining, weights_from
 from latentiqa.pretraining.grids import save_grid
 from latentiqa.pretraining.principal import PrincipalComponents
 
@@ -40,6 +40,8 @@ class AutoencoderTraining(Pretraining):
         kl_weight: beta; of the divergence's mean over the latents' values. Only of
             `AutoencoderKL`.
         start: folder of an autoencoder whose weights training starts from.
+        freeze_encoder: train the decoder alone, so that latents, and a denoiser trained on them,
+            stay what they are.
         schedule: see `Pretraining`.
         warmup_steps: see `Pretraining`.
         ema_decay: see `Pretraining`.
@@ -56,6 +58,7 @@ class AutoencoderTraining(Pretraining):
         principal_weight: float = 0.0,
         kl_weight: float = 1e-4,
         start: str | None = None,
+        freeze_encoder: bool = False,
         schedule: str = "cosine",
         warmup_steps: int = 100,
         ema_decay: float = 0.999,
@@ -63,13 +66,18 @@ class AutoencoderTraining(Pretraining):
         grids: str | Path | None = None,
     ) -> None:
         if start is not None:
-            autoencoder = load_autoencoder(start, use_safetensors=True, local_files_only=True)
+            with weights_from("stage.start", start, "the autoencoder/ folder of such a run"):
+                autoencoder = load_autoencoder(start, use_safetensors=True, local_files_only=True)
+        if freeze_encoder:
+            autoencoder.requires_grad_(False)
+            autoencoder.decoder.requires_grad_(True)
         # Convolutions on CPUs and tensor cores want the channels last.
         trained: nn.Module = autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(trained, optimizer, schedule, warmup_steps, ema_decay, seed)
         self.perceptual = perceptual
         self.perceptual_weight = perceptual_weight
         self.principal_weight = principal_weight
+        self.freeze_encoder = freeze_encoder
         self.kl_weight = kl_weight
         self.components: PrincipalComponents | None = None
         self.latent_rms = 1.0
@@ -159,7 +167,9 @@ class AutoencoderTraining(Pretraining):
     def export(self, folder: Path) -> None:
         """Write ``autoencoder/``, float32, in diffusers' format.
 
-        Its scaling factor brings latents to unit variance, as Stable Diffusion's 0.18215 does.
+        Its scaling factor brings latents to unit variance, as Stable Diffusion's 0.18215 does; a
+        frozen encoder keeps its own.
         """
-        self.average.register_to_config(scaling_factor=round(1 / self.latent_rms, 4))
+        if not self.freeze_encoder:
+            self.average.register_to_config(scaling_factor=round(1 / self.latent_rms, 4))
         self.average.save_pretrained(folder / "autoencoder", safe_serialization=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,33 @@ from diffusers.optimization import get_scheduler
 from lightning import LightningModule
 from torch import nn
 
-from latentiqa.errors import ConfigError
+from latentiqa.errors import ConfigError, check_integer
 from latentiqa.pretraining.ema import averaged
 
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+def key_of(address: str) -> str:
+    """A layer's address as the name of a submodule, which must not have dots."""
+    return address.replace(".", "_")
+
+
+@contextmanager
+def weights_from(key: str, folder: str | Path, expected: str) -> Iterator[None]:
+    """Say which key is meant where loading a folder of weights fails.
+
+    Args:
+        key: of the config.
+        folder: its value.
+        expected: what the folder should have been.
+
+    Raises:
+        ConfigError: whatever was loaded meanwhile is missing or of another kind.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key}={folder}: {error}; expected {expected}.") from error
 
 
 class Pretraining(LightningModule, ABC):
@@ -45,8 +69,7 @@ class Pretraining(LightningModule, ABC):
         super().__init__()
         if not 0 <= ema_decay < 1:
             raise ConfigError(f"stage.ema_decay={ema_decay}: expected 0 <= x < 1.")
-        if not isinstance(warmup_steps, int) or warmup_steps < 0:
-            raise ConfigError(f"stage.warmup_steps={warmup_steps}: expected an integer >= 0.")
+        check_integer("stage.warmup_steps", warmup_steps, 0)
         # Any: each stage knows what its own models offer.
         self.trained: Any = trained
         self.ema = averaged(trained, ema_decay)

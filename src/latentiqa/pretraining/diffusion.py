@@ -10,7 +10,7 @@ sqrt(1 - abar) z_0 (Salimans and Ho, ICLR 2022); w is 1 or min-SNR-gamma's (Hang
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ from latentiqa.backbones.ldm import (
 )
 from latentiqa.backbones.taps import tapped_forward
 from latentiqa.data.captions import corpus
-from latentiqa.errors import ConfigError
+from latentiqa.errors import ConfigError, check_integer
 from latentiqa.pretraining.alignment import Alignment
-from latentiqa.pretraining.base import Optimizer, Pretraining
+from latentiqa.pretraining.base import Optimizer, Pretraining, weights_from
 from latentiqa.pretraining.grids import save_grid
+from latentiqa.pretraining.recognition import Recognition
 from latentiqa.pretraining.sampling import sample
 from latentiqa.pretraining.tokenizer import train_tokenizer
+from latentiqa.trajectory import add_noise
 
 PROMPTS = (
     "",
@@ -74,13 +76,9 @@ def frozen_autoencoder(folder: str | Path) -> Any:
     Raises:
         ConfigError: it cannot be loaded.
     """
-    try:
+    expected = "the autoencoder/ folder of a run with stage=autoencoder"
+    with weights_from("stage.autoencoder_folder", folder, expected):
         loaded = load_autoencoder(folder, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"stage.autoencoder_folder={folder}: {error}; expected the autoencoder/ folder of a "
-            "run with stage=autoencoder."
-        ) from error
     return loaded.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
@@ -159,6 +157,7 @@ class DiffusionTraining(Pretraining):
         max_length: tokens of a caption at most.
         start: a pipeline folder whose U-Net, text encoder and tokenizer training starts from.
         alignment: see `Alignment`; or none.
+        recognition: see `Recognition`; or none. Needs dropped captions.
         draws: noisy versions of each crop in a step: encoding a crop costs more than another
             draw of timestep and noise.
         caption_dropout: probability that a crop's caption is "", the unconditional prompt.
@@ -188,6 +187,7 @@ class DiffusionTraining(Pretraining):
         max_length: int = 48,
         start: str | None = None,
         alignment: Alignment | None = None,
+        recognition: Recognition | None = None,
         draws: int = 1,
         caption_dropout: float = 0.1,
         timestep_power: float = 1.0,
@@ -198,16 +198,23 @@ class DiffusionTraining(Pretraining):
         seed: int = 0,
         grids: str | Path | None = None,
     ) -> None:
-        if not isinstance(draws, int) or draws < 1:
-            raise ConfigError(f"stage.draws={draws}: expected an integer >= 1.")
+        check_integer("stage.draws", draws, 1)
         if not 0 <= caption_dropout <= 1:
             raise ConfigError(f"stage.caption_dropout={caption_dropout}: expected a probability.")
+        if recognition is not None and not caption_dropout:
+            raise ConfigError(
+                "stage.recognition learns from pictures without a caption, and "
+                "stage.caption_dropout=0 leaves none; expected more, for example 0.25."
+            )
         if timestep_power <= 0:
             raise ConfigError(f"stage.timestep_power={timestep_power}: expected a value > 0.")
         autoencoder = frozen_autoencoder(autoencoder_folder)
-        tokenizer = make_tokenizer(start, vocabulary, max_length)
+        channels = autoencoder.config.latent_channels
+        with weights_from("stage.start", start or "null", "a pipeline/ folder of this stage"):
+            tokenizer = make_tokenizer(start, vocabulary, max_length)
+            denoiser = make_denoiser(start, unet, text_encoder, tokenizer, channels)
         super().__init__(
-            make_denoiser(start, unet, text_encoder, tokenizer, autoencoder.config.latent_channels),
+            denoiser,
             optimizer,
             schedule,
             warmup_steps,
@@ -220,20 +227,31 @@ class DiffusionTraining(Pretraining):
         self.prediction_type = self.scheduler.config.prediction_type
         self.register_buffer("alphas_cumprod", self.scheduler.alphas_cumprod, persistent=False)
         self.alignment = alignment
+        self.recognition = recognition
         if alignment is not None:
-            modules = layer_modules(self.trained.unet)
-            if unknown := set(alignment.pairs) - set(modules):
-                raise ConfigError(
-                    f"stage.alignment.pairs: the U-Net has no layer {', '.join(sorted(unknown))}; "
-                    f"expected some of {', '.join(modules)}."
-                )
-            alignment.connect({layer: layer_channels(modules[layer]) for layer in alignment.pairs})
+            alignment.connect(self.channels_of("stage.alignment.pairs", alignment.pairs))
+        if recognition is not None:
+            recognition.connect(self.channels_of("stage.recognition.layers", recognition.layers))
         self.draws = draws
         self.caption_dropout = caption_dropout
         self.timestep_power = timestep_power
         self.min_snr_gamma = min_snr_gamma
         self.crop_size = 256
         self.grids = None if grids is None else Path(grids)
+
+    def channels_of(self, key: str, layers: Iterable[str]) -> dict[str, int]:
+        """Channels of U-Net layers.
+
+        Raises:
+            ConfigError: an address is not known; ``key`` of the config gave it.
+        """
+        modules = layer_modules(self.trained.unet)
+        if unknown := set(layers) - set(modules):
+            raise ConfigError(
+                f"{key}: the U-Net has no layer {', '.join(sorted(unknown))}; expected some of "
+                f"{', '.join(modules)}."
+            )
+        return {layer: layer_channels(modules[layer]) for layer in layers}
 
     def encode(self, image: Tensor) -> Tensor:
         """Scaled latents of pictures in [0, 1], the mode of the posterior, without gradient."""
@@ -256,8 +274,7 @@ class DiffusionTraining(Pretraining):
     def losses(
         self,
         model: Denoiser,
-        image: Tensor,
-        captions: Sequence[str],
+        batch: Mapping[str, Any],
         generator: torch.Generator,
         draws: int,
     ) -> dict[str, Tensor]:
@@ -265,26 +282,33 @@ class DiffusionTraining(Pretraining):
 
         Args:
             model: the trained one or its average.
-            image: ``(B, 3, H, W)`` in [0, 1].
-            captions: B.
-            generator: draws timesteps and noise, on the CPU.
+            batch: ``image`` ``(B, 3, H, W)`` in [0, 1], ``caption`` and ``levels`` ``(B, K)``.
+            generator: draws dropped captions, timesteps and noise, on the CPU.
             draws: noisy versions a crop.
 
         Returns:
-            ``loss``; ``diffusion``, unweighted; ``alignment`` where there is one. Scalars.
+            ``loss``; ``diffusion``, unweighted; ``alignment`` and ``recognition`` where there are
+            such. Scalars.
         """
+        image = batch["image"]
+        dropped = torch.rand(len(image), generator=generator) < self.caption_dropout
+        captions = [
+            "" if drop else text
+            for text, drop in zip(batch["caption"], dropped.tolist(), strict=True)
+        ]
         z0 = self.encode(image).repeat(draws, 1, 1, 1)
         context = model.context(self.tokens(captions)).repeat(draws, 1, 1)
         u = torch.rand(len(z0), generator=generator)
         t = (u**self.timestep_power * len(self.alphas_cumprod)).long().to(self.device)
         noise = torch.randn(z0.shape, generator=generator).to(z0)
         abar = self.alphas_cumprod[t].view(-1, 1, 1, 1)
-        z_t = abar.sqrt() * z0 + (1 - abar).sqrt() * noise
+        z_t = add_noise(z0, noise, abar)
         target = noise
         if self.prediction_type == "v_prediction":
             target = abar.sqrt() * noise - (1 - abar).sqrt() * z0
 
         taps = [] if self.alignment is None else list(self.alignment.pairs)
+        taps += [] if self.recognition is None else self.recognition.layers
         z_t = z_t.contiguous(memory_format=torch.channels_last)
         output, maps = tapped_forward(
             model.unet,
@@ -299,17 +323,16 @@ class DiffusionTraining(Pretraining):
         if self.alignment is not None:
             losses["alignment"] = self.alignment(maps, self.alignment.targets(image))
             losses["loss"] = losses["loss"] + self.alignment.weight * losses["alignment"]
+        if self.recognition is not None:
+            unnamed = dropped.repeat(draws).to(error)
+            recognition = self.recognition(maps, batch["levels"].repeat(draws, 1))
+            losses["recognition"] = (recognition * unnamed).sum() / unnamed.sum().clamp_min(1)
+            losses["loss"] = losses["loss"] + self.recognition.weight * losses["recognition"]
         return losses
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        generator = self.generator(batch_idx)
-        dropped = torch.rand(len(batch["caption"]), generator=generator) < self.caption_dropout
-        captions = [
-            "" if drop else text
-            for text, drop in zip(batch["caption"], dropped.tolist(), strict=True)
-        ]
-        losses = self.losses(self.trained, batch["image"], captions, generator, self.draws)
+        losses = self.losses(self.trained, batch, self.generator(batch_idx), self.draws)
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), batch_size=len(batch["image"]))
         return losses["loss"]
@@ -318,7 +341,7 @@ class DiffusionTraining(Pretraining):
         """Loss on held-out crops with the averaged weights, the same noise every time."""
         self.crop_size = batch["image"].shape[-1]
         generator = torch.Generator().manual_seed(batch_idx)
-        losses = self.losses(self.average, batch["image"], batch["caption"], generator, draws=1)
+        losses = self.losses(self.average, batch, generator, draws=1)
         for name, value in losses.items():
             self.log(f"val/{name}", value, batch_size=len(batch["image"]), sync_dist=True)
 

@@ -1,0 +1,147 @@
+"""Put finished runs of this study into the repository.
+
+python experiments/tiny_backbone/ship.py results NAME=RUN [NAME=RUN ...]
+    copies results.json, curves, tables and the last grid of pictures to results/NAME
+python experiments/tiny_backbone/ship.py backbone RUN
+    makes RUN/pipeline the embedded backbone, with its model card written from results/
+python experiments/tiny_backbone/ship.py scorer RUN
+    makes RUN's head the embedded scorer
+
+Paths of this machine are taken out of what is copied: of a path below the folder of runs its part
+from there on is kept, of any other its last part.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from latentiqa.files import write_atomic
+from latentiqa.hashing import folder_digest
+from latentiqa.report.figures import save_lines
+
+STUDY = Path(__file__).parent
+PACKAGE = STUDY.parents[1] / "src" / "latentiqa"
+RESULTS = STUDY / "results"
+TABLES = ("*.csv", "denoising.png", "samples.png", "reconstruction.png")
+"""What is copied from a run's folder, beside results.json."""
+
+RUN_KEYS = (
+    *("paths", "trainer", "logger", "callbacks", "perceptual", "fractions"),
+    *("limit", "force", "fast_dev_run"),
+)
+"""Keys of a run's config that a scorer does not need."""
+
+
+def main(verb: str, *arguments: str) -> None:
+    """Do one of the three."""
+    match verb:
+        case "results":
+            for argument in arguments:
+                name, run = argument.split("=", 1)
+                copy_results(Path(run), RESULTS / name)
+        case "backbone":
+            ship_backbone(Path(arguments[0]))
+        case "scorer":
+            ship_scorer(Path(arguments[0]))
+        case _:
+            raise SystemExit(__doc__)
+
+
+def placeless(value: Any, runs: str) -> Any:
+    """The same data without the paths of this machine."""
+    if isinstance(value, dict):
+        return {key: placeless(item, runs) for key, item in value.items()}
+    if isinstance(value, list):
+        return [placeless(item, runs) for item in value]
+    if isinstance(value, str) and value.startswith("/"):
+        path = Path(value)
+        return str(path.relative_to(runs)) if path.is_relative_to(runs) else path.name
+    return value
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """A run's results.json without the paths of this machine."""
+    return placeless(json.loads((run / "results.json").read_text()), str(run.resolve().parent))
+
+
+def copy_results(run: Path, folder: Path) -> None:
+    """Copy what a run measured; curves of all its legs into one file."""
+    shutil.rmtree(folder, ignore_errors=True)
+    write_json(folder / "results.json", read_results(run))
+    for pattern in TABLES:
+        for path in run.glob(pattern):
+            shutil.copy(path, folder)
+    legs = [*sorted((run / "logs").glob("metrics-leg*.csv")), run / "logs" / "metrics.csv"]
+    if legs[-1].exists():
+        write_rows(folder / "metrics.csv", [row for leg in legs for row in read_rows(leg)])
+    if grids := sorted((run / "grids").glob("*.png")):
+        shutil.copy(grids[-1], folder / f"{grids[-1].stem.split('-')[0]}.png")
+
+
+def ship_backbone(run: Path) -> None:
+    """Replace the embedded backbone; write its model card and the figure of its curves."""
+    folder = PACKAGE / "backbones" / "tiny"
+    identity = folder_digest(run / "pipeline")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(run / "pipeline", folder)
+    shutil.copy(RESULTS / "diffusion" / "samples.png", folder)
+    curves = [r for r in read_rows(RESULTS / "diffusion" / "metrics.csv") if r["val/diffusion"]]
+    save_lines(
+        folder / "curves.png",
+        [int(row["step"]) + 1 for row in curves],
+        {
+            name: [float(row[f"val/{name}"]) for row in curves]
+            for name in ("diffusion", "alignment")
+        },
+        "step",
+        "loss of 64 held-out crops, averaged weights",
+    )
+    runs = {
+        path.parent.name: json.loads(path.read_text()) for path in RESULTS.glob("*/results.json")
+    }
+    card = (STUDY / "card.md").read_text().format(identity=identity, **runs)
+    write_atomic(folder / "README.md", card)
+
+
+def ship_scorer(run: Path) -> None:
+    """Replace the embedded scorer: the head, and what it has to know of its features."""
+    folder = PACKAGE / "scorer"
+    results = read_results(run)
+    del results["machine"]
+    config = results["config"]
+    for key in ("root", "path"):
+        config["dataset"].pop(key, None)
+    for key in RUN_KEYS:
+        config.pop(key, None)
+    shutil.rmtree(folder, ignore_errors=True)
+    write_json(folder / "results.json", results)
+    shutil.copytree(run / "head", folder / "head")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write data with a line break at the end."""
+    write_atomic(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    """Write rows, whose columns may differ from leg to leg, as CSV."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main(*(sys.argv[1:] or [""]))

@@ -1,0 +1,72 @@
+"""Recognition: pooled U-Net maps learn to say how a picture was degraded.
+
+The caption tells a denoiser what was done to a picture, so that it need not see it. Where the
+caption is dropped, a linear head on each tapped layer's pooled statistics, the very numbers that
+quality is regressed from, tells the level of every kind of degradation. After networks for quality
+assessment that learn types and levels of distortions first: MEON (Ma et al., IEEE TIP 2018) and
+DB-CNN (Zhang et al., IEEE TCSVT 2020). That it is done to a diffusion model is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentiqa.data.captions import WORDS
+from latentiqa.errors import ConfigError
+from latentiqa.hyperfeatures.pooling import pool
+from latentiqa.pretraining.base import key_of
+
+
+class Recognition(nn.Module):
+    """Linear heads on pooled U-Net maps, and their loss.
+
+    Args:
+        layers: addresses of the U-Net.
+        weight: of the whole term in the training loss.
+
+    Raises:
+        ConfigError: no layer, or a negative weight.
+    """
+
+    def __init__(self, layers: Sequence[str], weight: float = 1.0) -> None:
+        super().__init__()
+        if not layers:
+            raise ConfigError("stage.recognition.layers: expected at least one layer.")
+        if weight < 0:
+            raise ConfigError(f"stage.recognition.weight={weight}: expected a value >= 0.")
+        self.layers = list(layers)
+        self.weight = weight
+        self.heads = nn.ModuleDict()
+
+    def connect(self, channels: Mapping[str, int]) -> None:
+        """Make the heads, once the U-Net's channels are known.
+
+        Args:
+            channels: layer address -> channels of its map.
+        """
+        for layer in self.layers:
+            width = 2 * channels[layer]  # mean and standard deviation
+            self.heads[key_of(layer)] = nn.Sequential(
+                nn.BatchNorm1d(width, affine=False), nn.Linear(width, len(WORDS))
+            )
+
+    def forward(self, maps: Mapping[str, Tensor], levels: Tensor) -> Tensor:
+        """Cross-entropy of the levels, averaged over kinds and layers.
+
+        Args:
+            maps: layer address -> ``(B, C, h, w)``.
+            levels: of each kind in the order of `WORDS`, 0 (none) to 1 (severe), ``(B, K)``.
+
+        Returns:
+            ``(B,)``, unweighted.
+        """
+        losses = []
+        for layer in self.layers:
+            pooled = torch.cat(list(pool(maps[layer], "mean_std").values()), dim=1)
+            logits = self.heads[key_of(layer)](pooled).float()
+            losses.append(F.binary_cross_entropy_with_logits(logits, levels, reduction="none"))
+        return torch.stack(losses).mean(dim=(0, 2))
