@@ -61,15 +61,15 @@ def write_autoencoder(folder: Path) -> Path:
     return folder
 
 
+def recipe(name: str) -> str:
+    """The text of a recipe in experiments/, after that of the recipes it is made from."""
+    path = next(config_folder("experiments").glob(f"*/experiment/{name}.yaml"))
+    text = path.read_text()
+    bases = re.findall(r"^  - (?!_self_)(\w+)$", text, re.MULTILINE)
+    return "".join([*map(recipe, bases), text])
+
+
 def recipes(*, pretraining: bool) -> list[str]:
-    """Names of all recipes in experiments/: those of `latentiqa pretrain`, or of `train`."""
-
-    def has_a_stage(path: Path) -> bool:
-        text = path.read_text()
-        bases = re.findall(r"^  - (\w+)$", text, re.MULTILINE)
-        return "override /stage" in text or any(
-            has_a_stage(path.with_name(f"{base}.yaml")) for base in bases if base != "_self_"
-        )
-
-    paths = config_folder("experiments").glob("*/experiment/*.yaml")
-    return sorted(path.stem for path in paths if has_a_stage(path) == pretraining)
+    """Names of all recipes: those of `latentiqa pretrain`, or of `latentiqa train`."""
+    names = {path.stem for path in config_folder("experiments").glob("*/experiment/*.yaml")}
+    return sorted(name for name in names if ("override /stage" in recipe(name)) == pretraining)

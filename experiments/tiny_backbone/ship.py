@@ -2,8 +2,9 @@
 
 python experiments/tiny_backbone/ship.py results NAME=RUN [NAME=RUN ...]
     copies results.json, curves, tables and the last grid of pictures to results/NAME
-python experiments/tiny_backbone/ship.py backbone RUN
-    makes RUN/pipeline the embedded backbone, with its model card written from results/
+python experiments/tiny_backbone/ship.py backbone RUN [AUTOENCODER_RUN]
+    makes RUN/pipeline the embedded backbone, with the decoder of AUTOENCODER_RUN, whose encoder
+    has to be the same, and with its model card written from results/
 python experiments/tiny_backbone/ship.py scorer RUN
     makes RUN's head the embedded scorer
 
@@ -20,6 +21,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+from diffusers import StableDiffusionPipeline
+
+from latentiqa.backbones.ldm import load_autoencoder, save_pipeline
 from latentiqa.files import write_atomic
 from latentiqa.hashing import folder_digest
 from latentiqa.report.figures import save_lines
@@ -45,7 +50,7 @@ def main(verb: str, *arguments: str) -> None:
                 name, run = argument.split("=", 1)
                 copy_results(Path(run), RESULTS / name)
         case "backbone":
-            ship_backbone(Path(arguments[0]))
+            ship_backbone(*map(Path, arguments))
         case "scorer":
             ship_scorer(Path(arguments[0]))
         case _:
@@ -83,12 +88,16 @@ def copy_results(run: Path, folder: Path) -> None:
         shutil.copy(grids[-1], folder / f"{grids[-1].stem.split('-')[0]}.png")
 
 
-def ship_backbone(run: Path) -> None:
+def ship_backbone(run: Path, autoencoder_run: Path | None = None) -> None:
     """Replace the embedded backbone; write its model card and the figure of its curves."""
     folder = PACKAGE / "backbones" / "tiny"
-    identity = folder_digest(run / "pipeline")
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(run / "pipeline", folder)
+    # Any: diffusers types a pipeline's parts as a union of everything.
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(run / "pipeline")
+    vae = pipeline.vae if autoencoder_run is None else other_decoder(pipeline, autoencoder_run)
+    parts = (pipeline.unet, pipeline.text_encoder, pipeline.tokenizer, pipeline.scheduler)
+    save_pipeline(folder, vae, *parts, dtype=torch.float16)
+    identity = folder_digest(folder)
     shutil.copy(RESULTS / "diffusion" / "samples.png", folder)
     curves = [r for r in read_rows(RESULTS / "diffusion" / "metrics.csv") if r["val/diffusion"]]
     save_lines(
@@ -106,6 +115,16 @@ def ship_backbone(run: Path) -> None:
     }
     card = (STUDY / "card.md").read_text().format(identity=identity, **runs)
     write_atomic(folder / "README.md", card)
+
+
+def other_decoder(pipeline: Any, run: Path) -> Any:
+    """The autoencoder of a run with the encoder of a pipeline."""
+    autoencoder = load_autoencoder(run / "autoencoder")
+    weights = autoencoder.encoder.half().state_dict()
+    for name, value in pipeline.vae.encoder.half().state_dict().items():
+        if not torch.equal(value, weights[name]):
+            raise SystemExit(f"{run}: its encoder is not that of the pipeline (differs in {name})")
+    return autoencoder
 
 
 def ship_scorer(run: Path) -> None:

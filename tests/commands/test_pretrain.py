@@ -12,7 +12,16 @@ from miniatures import recipes, write_autoencoder, write_biq2021, write_csv
 from PIL import Image
 from safetensors.torch import load_file
 
+from latentiqa.backbones.source import BackboneSource
+
 EXPERIMENTS = recipes(pretraining=True)
+SMALL_AUTOENCODER = (  # that of write_autoencoder
+    "stage.autoencoder.latent_channels=8",
+    "stage.autoencoder.encoder_block_out_channels=[8,8]",
+    "stage.autoencoder.num_encoder_blocks=[1,1]",
+    "stage.autoencoder.decoder_block_out_channels=[8,8]",
+    "stage.autoencoder.num_decoder_blocks=[1,1]",
+)
 SMALL = (
     "crops.size=32",
     "crops.batch_size=2",
@@ -187,9 +196,15 @@ def test_the_second_stage_asks_for_the_first(tmp_path, photos):
 def test_every_experiment_runs(name, tmp_path):
     """With the recipe's own models but the smallest pictures, and two steps."""
     start = write_autoencoder(tmp_path / "autoencoder")
+    tiny = BackboneSource("tiny", "tiny", resolution=256).folder()
     weights = {
-        "tiny_autoencoder": [f"stage.start={start}"],
-        "tiny_diffusion": [f"stage.autoencoder_folder={start}"],
+        "tiny_autoencoder": [f"stage.encoder_folder={start}", *SMALL_AUTOENCODER],
+        "tiny_diffusion_start": [f"stage.autoencoder_folder={start}"],
+        "tiny_diffusion": [
+            f"stage.autoencoder_folder={tiny / 'vae'}",
+            f"stage.start={tiny}",
+            "crops.size=64",
+        ],
     }
     done = pretrain(
         tmp_path / "runs",

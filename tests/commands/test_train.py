@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 from command_line import on_csv, places, succeed, type_in
-from miniatures import recipes, write_autoencoder, write_biq2021, write_csv
+from miniatures import recipe, recipes, write_autoencoder, write_biq2021, write_csv
 from scipy import stats
-
-from latentiqa.commands.launch import config_folder
 
 EXPERIMENTS = recipes(pretraining=False)
 
@@ -223,8 +221,7 @@ def test_every_experiment_runs(name, micro, tmp_path):
         "demo": ["dataset.photos=[camera,coffee,moon,rocket]", f"dataset.cache_dir={tmp_path}"],
         "biq2021": [f"dataset.root={write_biq2021(tmp_path / 'biq', train=24, test=4)}"],
     }
-    recipe = next(config_folder("experiments").glob(f"*/experiment/{name}.yaml")).read_text()
-    own = next(keys for choice, keys in dataset.items() if f"/dataset: {choice}" in recipe)
+    own = next(keys for choice, keys in dataset.items() if f"/dataset: {choice}" in recipe(name))
     if name == "autoencoder_detail":
         own.append(f"features.reconstructed.folder={write_autoencoder(tmp_path / 'vae')}")
     outcome = succeed(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from latentiqa.errors import ConfigError
-from latentiqa.pretraining.alignment import Alignment, relative_similarity, tokenwise
+from latentiqa.pretraining.alignment import Alignment, Readout, relative_similarity, tokenwise
 
 
 def encoder(image, blocks):
@@ -91,8 +91,50 @@ def test_the_projection_can_learn_the_targets():
     assert values[-1] < 0.7 * values[0]
 
 
+def test_a_readout_leaves_the_variance_that_least_squares_leaves():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(40, 2, 3, 3, generator=generator)
+    target = maps[:, :1] + 0.5 * torch.randn(40, 1, 3, 3, generator=generator)
+    readout = Readout(2, 1)
+    optimizer = torch.optim.LBFGS(readout.parameters(), max_iter=100)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = readout(maps, target)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+    def moments(x):
+        pooled = torch.cat([x.mean((2, 3)), x.std((2, 3), correction=0)], dim=1)
+        return (pooled - pooled.mean(0)) / pooled.std(0, correction=0)
+
+    x = torch.cat([moments(maps), torch.ones(40, 1)], dim=1)
+    y = moments(target)
+    expected = (y - x @ torch.linalg.lstsq(x, y).solution).square().mean()
+    assert 0.1 < expected < 0.9
+    assert readout(maps, target).item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_without_the_pooled_term_there_is_no_readout():
+    maps = {"mid.resnet.0": torch.randn(2, 4, 4, 4), "up.1.resnet.0": torch.randn(2, 6, 8, 8)}
+    targets = {"low": torch.randn(2, 6, 8, 8), "high": torch.randn(2, 2, 8, 8)}
+    with_it, without = connected(), connected(pooled=0.0)
+    assert not without.readouts
+    without.projections.load_state_dict(with_it.projections.state_dict())
+    unexplained = [
+        with_it.readouts[layer.replace(".", "_")](maps[layer], targets[block])
+        for layer, block in with_it.pairs.items()
+    ]
+    expected = without(maps, targets) + torch.stack(unexplained).mean()
+    torch.testing.assert_close(with_it(maps, targets), expected)
+
+
 def test_bad_values_are_refused():
     with pytest.raises(ConfigError, match="at least one layer"):
         Alignment(encoder, {})
     with pytest.raises(ConfigError, match=r"relative=-1"):
         Alignment(encoder, {"mid.resnet.0": "low"}, relative=-1)
+    with pytest.raises(ConfigError, match=r"pooled=-0.5"):
+        Alignment(encoder, {"mid.resnet.0": "low"}, pooled=-0.5)

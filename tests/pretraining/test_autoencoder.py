@@ -96,26 +96,40 @@ def test_exported_latents_have_unit_variance(make, image, tmp_path):
     assert scaled.square().mean().sqrt().item() == pytest.approx(1, abs=1e-3)
 
 
-def test_a_start_of_other_things_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"(?s)stage\.start=.*expected the autoencoder/ folder"):
-        AutoencoderTraining(micro_tiny(), ADAM, start=str(tmp_path))
-
-
 @pytest.mark.parametrize("make", [micro_tiny, micro_autoencoder])
-def test_a_frozen_encoder_keeps_its_latents(make, image, tmp_path):
+def test_a_kept_encoder_keeps_its_latents(make, image, tmp_path):
     torch.manual_seed(0)
-    start = make()
-    start.register_to_config(scaling_factor=0.5)
-    training = AutoencoderTraining(start, ADAM, freeze_encoder=True)
-    encoder = {k: v.clone() for k, v in training.trained.encoder.state_dict().items()}
+    first = make()
+    first.register_to_config(scaling_factor=0.5)
+    first.save_pretrained(tmp_path)
+    training = AutoencoderTraining(make(), ADAM, encoder_folder=str(tmp_path))
     decoder = {k: v.clone() for k, v in training.trained.decoder.state_dict().items()}
     optimizer = ADAM([p for p in training.parameters() if p.requires_grad])
     training.losses(training.trained, image, None)["loss"].backward()
     optimizer.step()
-    now = training.trained
-    assert all(torch.equal(v, encoder[k]) for k, v in now.encoder.state_dict().items())
-    moved = [not torch.equal(v, decoder[k]) for k, v in now.decoder.state_dict().items()]
-    assert all(moved)
     training.latent_rms = 3.0
     training.export(tmp_path)
-    assert load_autoencoder(tmp_path / "autoencoder").config.scaling_factor == 0.5
+    for model in (training.trained, load_autoencoder(tmp_path / "autoencoder")):
+        for name, value in model.encoder.state_dict().items():
+            assert torch.equal(value, first.encoder.state_dict()[name])
+        assert model.config.scaling_factor == 0.5
+    now = training.trained.decoder.state_dict()
+    assert not any(torch.equal(value, decoder[name]) for name, value in now.items())
+
+
+def test_an_encoder_of_another_shape_is_refused(tmp_path):
+    wide = AutoencoderTiny(
+        encoder_block_out_channels=(16, 16),
+        num_encoder_blocks=(1, 1),
+        decoder_block_out_channels=(8, 8),
+        num_decoder_blocks=(1, 1),
+    )
+    wide.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"(?s)stage\.encoder_folder=.*size mismatch"):
+        AutoencoderTraining(micro_tiny(), ADAM, encoder_folder=str(tmp_path))
+
+
+@pytest.mark.parametrize("key", ["start", "encoder_folder"])
+def test_a_folder_of_other_things_is_named(tmp_path, key):
+    with pytest.raises(ConfigError, match=rf"(?s)stage\.{key}=.*expected the autoencoder/ folder"):
+        AutoencoderTraining(micro_tiny(), ADAM, **{key: str(tmp_path)})

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STARTS = ("autoencoder_folder", "start")
+STARTS = ("autoencoder_folder", "encoder_folder", "start")
 """Keys of `stage` that are folders of weights: known by content, not by place."""
 
 

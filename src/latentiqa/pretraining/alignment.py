@@ -4,7 +4,8 @@ REPA (Yu et al., "Representation Alignment for Generation", ICLR 2025) projects 
 diffusion model and maximises their similarity, token by token, to the features of a pretrained
 encoder of the clean picture. For U-Nets U-REPA (Tian et al., arXiv 2503.18414) aligns the middle
 stage, upsamples after the projection, and adds a loss on relative similarities. More than one
-pair of layers, the standardised targets and the exact form of the relative term are ours.
+pair of layers, the standardised targets, the exact form of the relative term and the term on
+pooled statistics, which is about what hyperfeatures are, are ours.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentiqa.errors import ConfigError
+from latentiqa.hyperfeatures.pooling import pool
 from latentiqa.pretraining.base import key_of
 
 Encoder = Callable[..., dict[str, Tensor]]
@@ -31,6 +33,7 @@ class Alignment(nn.Module):
         pairs: layer address of the U-Net -> block of the encoder.
         weight: of the whole term in the training loss.
         relative: weight of the relative-similarity loss against the tokenwise one.
+        pooled: weight of the `readout` of pooled statistics against the tokenwise loss.
         hidden: channels inside the projection.
 
     Raises:
@@ -43,22 +46,26 @@ class Alignment(nn.Module):
         pairs: Mapping[str, str],
         weight: float = 0.5,
         relative: float = 1.0,
+        pooled: float = 1.0,
         hidden: int = 256,
     ) -> None:
         super().__init__()
         if not pairs:
             raise ConfigError("stage.alignment.pairs: expected at least one layer: block.")
-        if weight < 0 or relative < 0:
+        if min(weight, relative, pooled) < 0:
             raise ConfigError(
-                f"stage.alignment: weight={weight}, relative={relative}: expected values >= 0."
+                f"stage.alignment: weight={weight}, relative={relative}, pooled={pooled}: expected "
+                "values >= 0."
             )
         self.encoder = encoder
         self.pairs = dict(pairs)
         self.weight = weight
         self.relative = relative
+        self.pooled = pooled
         self.hidden = hidden
-        self.projections = nn.ModuleDict()
         self.norms = nn.ModuleDict()
+        self.projections = nn.ModuleDict()
+        self.readouts = nn.ModuleDict()
 
     def connect(self, channels: Mapping[str, int]) -> None:
         """Make the projections, once the U-Net's channels are known.
@@ -81,6 +88,8 @@ class Alignment(nn.Module):
                 nn.SiLU(),
                 nn.Conv2d(self.hidden, example[block].shape[1], 1),
             )
+            if self.pooled:
+                self.readouts[key_of(layer)] = Readout(channels[layer], example[block].shape[1])
 
     @torch.no_grad()
     def targets(self, image: Tensor) -> dict[str, Tensor]:
@@ -104,9 +113,46 @@ class Alignment(nn.Module):
             projected = self.projections[key_of(layer)](maps[layer])
             projected = F.interpolate(projected.float(), target.shape[-2:], mode="bilinear")
             losses.append(tokenwise(projected, target))
+            if self.pooled:
+                unexplained = self.readouts[key_of(layer)](maps[layer], target)
+                losses[-1] = losses[-1] + self.pooled * unexplained
             if self.relative:
                 losses[-1] = losses[-1] + self.relative * relative_similarity(projected, target)
         return torch.stack(losses).mean()
+
+
+class Readout(nn.Module):
+    """How much of an encoder's pooled statistics is read linearly from a U-Net map's.
+
+    Args:
+        channels: C of the U-Net's map.
+        width: D of the encoder's map.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        # Mean and standard deviation of each channel, standardised over the pictures.
+        self.source = nn.BatchNorm1d(2 * channels, affine=False)
+        self.target = nn.BatchNorm1d(2 * width, affine=False)
+        self.linear = nn.Linear(2 * channels, 2 * width)
+
+    def forward(self, maps: Tensor, target: Tensor) -> Tensor:
+        """The share of the variance that the linear map leaves, ``1 - R^2``.
+
+        Args:
+            maps: ``(B, C, h, w)``.
+            target: ``(B, D, H, W)``.
+
+        Returns:
+            Scalar; 1 where nothing is read.
+        """
+        read = self.linear(self.source(moments(maps))).float()
+        return (read - self.target(moments(target))).square().mean()
+
+
+def moments(maps: Tensor) -> Tensor:
+    """Mean and standard deviation of each channel, ``(B, 2 C)`` float32."""
+    return torch.cat(list(pool(maps, "mean_std").values()), dim=1)
 
 
 def tokenwise(projected: Tensor, target: Tensor) -> Tensor:

@@ -27,6 +27,25 @@ COMPONENT_CROPS = 256
 """Crops that principal components are found from; patches by the ten thousand."""
 
 
+def keep_encoder(autoencoder: Any, folder: str) -> None:
+    """Put another autoencoder's encoder and its latents' scale into this one, and freeze it.
+
+    Args:
+        autoencoder: loses its own encoder.
+        folder: the other one, in diffusers' format.
+
+    Raises:
+        ValueError: the encoders are not of the same shape.
+    """
+    other = load_autoencoder(folder, use_safetensors=True, local_files_only=True)
+    try:
+        autoencoder.encoder.load_state_dict(other.encoder.state_dict())
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    autoencoder.register_to_config(scaling_factor=other.config.scaling_factor)
+    autoencoder.encoder.requires_grad_(False)
+
+
 class AutoencoderTraining(Pretraining):
     """Trains an `AutoencoderKL` or an `AutoencoderTiny` on pictures.
 
@@ -40,8 +59,8 @@ class AutoencoderTraining(Pretraining):
         kl_weight: beta; of the divergence's mean over the latents' values. Only of
             `AutoencoderKL`.
         start: folder of an autoencoder whose weights training starts from.
-        freeze_encoder: train the decoder alone, so that latents, and a denoiser trained on them,
-            stay what they are.
+        encoder_folder: an autoencoder whose encoder is taken and stays frozen: the decoder is
+            trained alone, and the latents, and a denoiser trained on them, stay what they are.
         schedule: see `Pretraining`.
         warmup_steps: see `Pretraining`.
         ema_decay: see `Pretraining`.
@@ -58,7 +77,7 @@ class AutoencoderTraining(Pretraining):
         principal_weight: float = 0.0,
         kl_weight: float = 1e-4,
         start: str | None = None,
-        freeze_encoder: bool = False,
+        encoder_folder: str | None = None,
         schedule: str = "cosine",
         warmup_steps: int = 100,
         ema_decay: float = 0.999,
@@ -68,16 +87,17 @@ class AutoencoderTraining(Pretraining):
         if start is not None:
             with weights_from("stage.start", start, "the autoencoder/ folder of such a run"):
                 autoencoder = load_autoencoder(start, use_safetensors=True, local_files_only=True)
-        if freeze_encoder:
-            autoencoder.requires_grad_(False)
-            autoencoder.decoder.requires_grad_(True)
+        if encoder_folder is not None:
+            expected = "the autoencoder/ folder of a run with the same encoder"
+            with weights_from("stage.encoder_folder", encoder_folder, expected):
+                keep_encoder(autoencoder, encoder_folder)
         # Convolutions on CPUs and tensor cores want the channels last.
         trained: nn.Module = autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(trained, optimizer, schedule, warmup_steps, ema_decay, seed)
         self.perceptual = perceptual
         self.perceptual_weight = perceptual_weight
         self.principal_weight = principal_weight
-        self.freeze_encoder = freeze_encoder
+        self.frozen_encoder = encoder_folder is not None
         self.kl_weight = kl_weight
         self.components: PrincipalComponents | None = None
         self.latent_rms = 1.0
@@ -170,6 +190,6 @@ class AutoencoderTraining(Pretraining):
         Its scaling factor brings latents to unit variance, as Stable Diffusion's 0.18215 does; a
         frozen encoder keeps its own.
         """
-        if not self.freeze_encoder:
+        if not self.frozen_encoder:
             self.average.register_to_config(scaling_factor=round(1 / self.latent_rms, 4))
         self.average.save_pretrained(folder / "autoencoder", safe_serialization=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from latentiqa.data.captions import WORDS
 from latentiqa.errors import ConfigError
-from latentiqa.hyperfeatures.pooling import pool
+from latentiqa.pretraining.alignment import moments
 from latentiqa.pretraining.base import key_of
 
 
@@ -66,7 +66,6 @@ class Recognition(nn.Module):
         """
         losses = []
         for layer in self.layers:
-            pooled = torch.cat(list(pool(maps[layer], "mean_std").values()), dim=1)
-            logits = self.heads[key_of(layer)](pooled).float()
+            logits = self.heads[key_of(layer)](moments(maps[layer])).float()
             losses.append(F.binary_cross_entropy_with_logits(logits, levels, reduction="none"))
         return torch.stack(losses).mean(dim=(0, 2))
