@@ -271,6 +271,28 @@ class DiffusionTraining(Pretraining):
         )
         return padded.input_ids.to(self.device)
 
+    def noised(
+        self, z0: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Noise latents to timesteps drawn at random.
+
+        Args:
+            z0: scaled latents ``(B, C, h, w)``.
+            generator: draws timesteps and noise, on the CPU.
+
+        Returns:
+            ``z_t``, its timesteps ``(B,)``, the target, and the weights of the losses ``(B,)``.
+        """
+        u = torch.rand(len(z0), generator=generator)
+        t = (u**self.timestep_power * len(self.alphas_cumprod)).long().to(self.device)
+        noise = torch.randn(z0.shape, generator=generator).to(z0)
+        abar = self.alphas_cumprod[t].view(-1, 1, 1, 1)
+        target = noise
+        if self.prediction_type == "v_prediction":
+            target = abar.sqrt() * noise - (1 - abar).sqrt() * z0
+        z_t = add_noise(z0, noise, abar).contiguous(memory_format=torch.channels_last)
+        return z_t, t, target, snr_weight(abar.flatten(), self.min_snr_gamma, self.prediction_type)
+
     def losses(
         self,
         model: Denoiser,
@@ -296,20 +318,10 @@ class DiffusionTraining(Pretraining):
             "" if drop else text
             for text, drop in zip(batch["caption"], dropped.tolist(), strict=True)
         ]
-        z0 = self.encode(image).repeat(draws, 1, 1, 1)
         context = model.context(self.tokens(captions)).repeat(draws, 1, 1)
-        u = torch.rand(len(z0), generator=generator)
-        t = (u**self.timestep_power * len(self.alphas_cumprod)).long().to(self.device)
-        noise = torch.randn(z0.shape, generator=generator).to(z0)
-        abar = self.alphas_cumprod[t].view(-1, 1, 1, 1)
-        z_t = add_noise(z0, noise, abar)
-        target = noise
-        if self.prediction_type == "v_prediction":
-            target = abar.sqrt() * noise - (1 - abar).sqrt() * z0
-
+        z_t, t, target, weight = self.noised(self.encode(image).repeat(draws, 1, 1, 1), generator)
         taps = [] if self.alignment is None else list(self.alignment.pairs)
         taps += [] if self.recognition is None else self.recognition.layers
-        z_t = z_t.contiguous(memory_format=torch.channels_last)
         output, maps = tapped_forward(
             model.unet,
             taps,
@@ -318,7 +330,6 @@ class DiffusionTraining(Pretraining):
         )
         assert output is not None
         error = (output.float() - target).square().mean(dim=(1, 2, 3))
-        weight = snr_weight(abar.flatten(), self.min_snr_gamma, self.prediction_type)
         losses = {"diffusion": error.mean(), "loss": (weight * error).mean()}
         if self.alignment is not None:
             losses["alignment"] = self.alignment(maps, self.alignment.targets(image))
