@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from diffusers import AutoencoderTiny
 from PIL import Image
 
 from latentiqa.commands.launch import config_folder
@@ -47,17 +48,20 @@ def write_csv(folder: Path, count: int = 6, header: str = "path,mos", rows: str 
     return table
 
 
-def write_autoencoder(folder: Path) -> Path:
-    """The smallest first stage: f2, 8 channels, random weights, in diffusers' format."""
-    from diffusers import AutoencoderTiny
-
-    AutoencoderTiny(
+def micro_tiny(latent_channels: int = 4) -> AutoencoderTiny:
+    """The smallest `AutoencoderTiny`: f2, random weights."""
+    return AutoencoderTiny(
         encoder_block_out_channels=(8, 8),
         num_encoder_blocks=(1, 1),
         decoder_block_out_channels=(8, 8),
         num_decoder_blocks=(1, 1),
-        latent_channels=8,
-    ).save_pretrained(folder)
+        latent_channels=latent_channels,
+    )
+
+
+def write_autoencoder(folder: Path) -> Path:
+    """The smallest first stage, 8 channels, in diffusers' format."""
+    micro_tiny(latent_channels=8).save_pretrained(folder)
     return folder
 
 

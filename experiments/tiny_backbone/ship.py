@@ -15,7 +15,6 @@ from there on is kept, of any other its last part.
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -28,6 +27,7 @@ from latentiqa.backbones.ldm import load_autoencoder, save_pipeline
 from latentiqa.files import write_atomic
 from latentiqa.hashing import folder_digest
 from latentiqa.report.figures import save_lines
+from latentiqa.runs import read_json, write_csv, write_json
 
 STUDY = Path(__file__).parent
 PACKAGE = STUDY.parents[1] / "src" / "latentiqa"
@@ -71,7 +71,7 @@ def placeless(value: Any, runs: str) -> Any:
 
 def read_results(run: Path) -> dict[str, Any]:
     """A run's results.json without the paths of this machine."""
-    return placeless(json.loads((run / "results.json").read_text()), str(run.resolve().parent))
+    return placeless(read_json(run / "results.json"), str(run.resolve().parent))
 
 
 def copy_results(run: Path, folder: Path) -> None:
@@ -83,7 +83,9 @@ def copy_results(run: Path, folder: Path) -> None:
             shutil.copy(path, folder)
     legs = [*sorted((run / "logs").glob("metrics-leg*.csv")), run / "logs" / "metrics.csv"]
     if legs[-1].exists():
-        write_rows(folder / "metrics.csv", [row for leg in legs for row in read_rows(leg)])
+        rows = [row for leg in legs for row in read_rows(leg)]
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        write_csv(folder / "metrics.csv", rows, columns)
     if grids := sorted((run / "grids").glob("*.png")):
         shutil.copy(grids[-1], folder / f"{grids[-1].stem.split('-')[0]}.png")
 
@@ -110,9 +112,7 @@ def ship_backbone(run: Path, autoencoder_run: Path | None = None) -> None:
         "step",
         "loss of 64 held-out crops, averaged weights",
     )
-    runs = {
-        path.parent.name: json.loads(path.read_text()) for path in RESULTS.glob("*/results.json")
-    }
+    runs = {path.parent.name: read_json(path) for path in RESULTS.glob("*/results.json")}
     card = (STUDY / "card.md").read_text().format(identity=identity, **runs)
     write_atomic(folder / "README.md", card)
 
@@ -142,24 +142,10 @@ def ship_scorer(run: Path) -> None:
     shutil.copytree(run / "head", folder / "head")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write data with a line break at the end."""
-    write_atomic(path, json.dumps(value, indent=2) + "\n")
-
-
 def read_rows(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV file."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    """Write rows, whose columns may differ from leg to leg, as CSV."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

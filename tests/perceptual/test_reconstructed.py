@@ -4,22 +4,14 @@ import shutil
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderKL
+from miniatures import micro_tiny
 
 from latentiqa.errors import ConfigError
 from latentiqa.perceptual import PooledPsi
 from latentiqa.perceptual.nss import NSS
 from latentiqa.perceptual.reconstructed import Reconstructed
 from latentiqa.recipe import recipe_of
-
-
-def tiny() -> AutoencoderTiny:
-    return AutoencoderTiny(
-        encoder_block_out_channels=(8, 8),
-        num_encoder_blocks=(1, 1),
-        decoder_block_out_channels=(8, 8),
-        num_decoder_blocks=(1, 1),
-    )
 
 
 def kl() -> AutoencoderKL:
@@ -31,7 +23,7 @@ def kl() -> AutoencoderKL:
     )
 
 
-@pytest.fixture(params=[tiny, kl])
+@pytest.fixture(params=[micro_tiny, kl])
 def autoencoder(request):
     torch.manual_seed(0)
     return request.param().eval()
@@ -56,9 +48,9 @@ def test_it_is_the_psi_of_decoded_latents(autoencoder, tmp_path):
 
 def test_its_recipe_knows_the_weights_not_the_place(tmp_path):
     torch.manual_seed(0)
-    tiny().save_pretrained(tmp_path / "a")
+    micro_tiny().save_pretrained(tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    tiny().save_pretrained(tmp_path / "c")
+    micro_tiny().save_pretrained(tmp_path / "c")
     a, b, c = (recipe_of(Reconstructed(NSS(), str(tmp_path / name))) for name in "abc")
     assert a == b
     assert a["autoencoder"] != c["autoencoder"]

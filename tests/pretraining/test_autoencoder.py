@@ -3,21 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import AutoencoderTiny
+from miniatures import micro_tiny
 
 from latentiqa.backbones.ldm import load_autoencoder
 from latentiqa.errors import ConfigError
 from latentiqa.pretraining.autoencoder import AutoencoderTraining
 
 from .conftest import ADAM, micro_autoencoder
-
-
-def micro_tiny() -> AutoencoderTiny:
-    return AutoencoderTiny(
-        encoder_block_out_channels=(8, 8),
-        num_encoder_blocks=(1, 1),
-        decoder_block_out_channels=(8, 8),
-        num_decoder_blocks=(1, 1),
-    )
 
 
 def distance(a, b):
