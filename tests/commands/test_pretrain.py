@@ -157,6 +157,28 @@ def test_the_second_stage_ends_in_a_pipeline(tmp_path, photos, autoencoder):
     )
 
 
+def test_the_second_stage_learns_from_crops_that_were_encoded_once(tmp_path, photos, autoencoder):
+    arguments = (
+        *DIFFUSION,
+        *photos,
+        f"stage.autoencoder_folder={autoencoder}",
+        f"paths.store={tmp_path / 'store'}",
+        "crops.cached=3",
+    )
+    whole = pretrain(tmp_path / "whole", *arguments)
+    assert "computing 3 of 3 crops" in whole.err
+    part = pretrain(tmp_path / "legs", *arguments, "minutes=0.000001")
+    assert part.results["steps"] == 1
+    assert "computing" not in part.err
+    last = pretrain(tmp_path / "legs", *arguments)
+    assert_same(*(weights(done.folder / "pipeline/unet") for done in (whole, last)))
+
+
+def test_the_first_stage_needs_the_pictures_themselves(tmp_path, photos):
+    message = failing(tmp_path / "runs", *AUTOENCODER, *photos, "crops.cached=3")
+    assert "crops.cached=3: expected null" in message
+
+
 def test_other_weights_to_start_from_make_another_run(tmp_path, photos, autoencoder):
     arguments = (*DIFFUSION, *photos, f"stage.autoencoder_folder={autoencoder}")
     first = pretrain(tmp_path / "runs", *arguments)
@@ -215,6 +237,7 @@ def test_every_experiment_runs(name, tmp_path):
         "precision=32",
         "crops.size=32",
         "crops.batch_size=2",
+        f"paths.store={tmp_path / 'store'}",
         *weights.get(name, []),
     )
     assert done.folder.name.startswith(f"{name}-")

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 from latentiqa.errors import ConfigError
-from latentiqa.pretraining.alignment import Alignment, Readout, relative_similarity, tokenwise
+from latentiqa.pretraining.alignment import (
+    LinearAlignment,
+    URepa,
+    relative_similarity,
+    tokenwise,
+)
 
 
 def encoder(image, blocks):
@@ -14,10 +21,12 @@ def encoder(image, blocks):
     return {block: known[block] for block in blocks}
 
 
-def connected(**changes):
+PAIRS = {"mid.resnet.0": ["low"], "up.1.resnet.0": ["high"]}
+
+
+def connected(kind=URepa, **changes):
     torch.manual_seed(0)
-    pairs = {"mid.resnet.0": "low", "up.1.resnet.0": "high"}
-    alignment = Alignment(encoder, pairs, hidden=16, **changes)
+    alignment = kind(encoder, PAIRS, **changes)
     alignment.connect({"mid.resnet.0": 4, "up.1.resnet.0": 6})
     return alignment
 
@@ -56,15 +65,19 @@ def test_relative_similarity_does_not_see_a_rotation_that_tokenwise_sees():
     assert tokenwise(a, b).item() > 0.1
 
 
-def test_targets_are_standardised_so_that_no_channel_is_the_whole_cosine():
+def test_targets_are_standardised_so_that_no_channel_is_the_whole_loss(monkeypatch):
+    seen = []
     alignment = connected()
-    targets = alignment.targets(torch.rand(8, 3, 64, 64))
-    std = targets["low"].std(dim=(0, 2, 3))
+    monkeypatch.setattr(alignment, "compare", lambda _p, t: seen.append(t) or t.sum())
+    maps = {"mid.resnet.0": torch.randn(8, 4, 4, 4), "up.1.resnet.0": torch.randn(8, 6, 8, 8)}
+    alignment(maps, alignment.encode(torch.rand(8, 3, 64, 64)))
+    std = seen[0].std(dim=(0, 2, 3))
     torch.testing.assert_close(std, torch.ones(6), rtol=0.01, atol=0.01)
 
 
-def test_repeated_pictures_meet_their_own_targets():
-    alignment = connected(relative=0.0)
+@pytest.mark.parametrize("kind", [partial(URepa, relative=0.0), LinearAlignment])
+def test_repeated_pictures_meet_their_own_targets(kind):
+    alignment = connected(kind)
     maps = {"mid.resnet.0": torch.randn(2, 4, 4, 4), "up.1.resnet.0": torch.randn(2, 6, 8, 8)}
     targets = {"low": torch.randn(2, 6, 8, 8), "high": torch.randn(2, 2, 8, 8)}
     once = alignment(maps, targets)
@@ -74,8 +87,9 @@ def test_repeated_pictures_meet_their_own_targets():
     assert abs((once - swapped).item()) > 1e-4
 
 
-def test_the_projection_can_learn_the_targets():
-    alignment = connected()
+@pytest.mark.parametrize("kind", [partial(URepa, hidden=16), LinearAlignment])
+def test_the_projection_can_learn_the_targets(kind):
+    alignment = connected(kind)
     image = torch.rand(4, 3, 64, 64)
     pooled = torch.nn.functional.avg_pool2d(image, 8)
     pooled = ((pooled - pooled.mean()) / pooled.std()).repeat(1, 2, 1, 1)
@@ -83,7 +97,7 @@ def test_the_projection_can_learn_the_targets():
     optimizer = torch.optim.Adam(alignment.projections.parameters(), lr=1e-2)
     values = []
     for _ in range(30):
-        loss = alignment(maps, alignment.targets(image))
+        loss = alignment(maps, alignment.encode(image))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -91,50 +105,68 @@ def test_the_projection_can_learn_the_targets():
     assert values[-1] < 0.7 * values[0]
 
 
-def test_a_readout_leaves_the_variance_that_least_squares_leaves():
+def test_linear_alignment_leaves_the_variance_that_least_squares_leaves():
     generator = torch.Generator().manual_seed(0)
-    maps = torch.randn(40, 2, 3, 3, generator=generator)
-    target = maps[:, :1] + 0.5 * torch.randn(40, 1, 3, 3, generator=generator)
-    readout = Readout(2, 1)
-    optimizer = torch.optim.LBFGS(readout.parameters(), max_iter=100)
+    maps = torch.randn(3, 4, 8, 8, generator=generator)
+    # Twice as fine: compared at the coarser resolution.
+    fine = maps[:, :2].repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    target = fine + torch.randn(3, 2, 16, 16, generator=generator)
+    alignment = LinearAlignment(lambda _image, _blocks: {"a": target}, {"mid.resnet.0": ["a"]})
+    alignment.connect({"mid.resnet.0": 4})
+    optimizer = torch.optim.LBFGS(alignment.parameters(), max_iter=100)
 
     def closure():
         optimizer.zero_grad()
-        loss = readout(maps, target)
+        loss = alignment({"mid.resnet.0": maps}, {"a": target})
         loss.backward()
         return loss
 
     optimizer.step(closure)
 
-    def moments(x):
-        pooled = torch.cat([x.mean((2, 3)), x.std((2, 3), correction=0)], dim=1)
-        return (pooled - pooled.mean(0)) / pooled.std(0, correction=0)
+    def rows(x):
+        return x.movedim(1, -1).flatten(0, 2).double()
 
-    x = torch.cat([moments(maps), torch.ones(40, 1)], dim=1)
-    y = moments(target)
-    expected = (y - x @ torch.linalg.lstsq(x, y).solution).square().mean()
+    y = rows((target - target.mean((0, 2, 3), keepdim=True)) / target.std((0, 2, 3), keepdim=True))
+    coarse = torch.nn.functional.avg_pool2d(
+        (target - target.mean((0, 2, 3), keepdim=True)) / target.std((0, 2, 3), keepdim=True), 2
+    )
+    x, y = torch.cat([rows(maps), torch.ones(192, 1)], dim=1), rows(coarse)
+    expected = (y - x @ torch.linalg.lstsq(x, y).solution).square().mean() / y.square().mean()
     assert 0.1 < expected < 0.9
-    assert readout(maps, target).item() == pytest.approx(expected.item(), rel=1e-3)
+    assert closure().item() == pytest.approx(expected.item(), rel=1e-3)
 
 
-def test_without_the_pooled_term_there_is_no_readout():
-    maps = {"mid.resnet.0": torch.randn(2, 4, 4, 4), "up.1.resnet.0": torch.randn(2, 6, 8, 8)}
-    targets = {"low": torch.randn(2, 6, 8, 8), "high": torch.randn(2, 2, 8, 8)}
-    with_it, without = connected(), connected(pooled=0.0)
-    assert not without.readouts
-    without.projections.load_state_dict(with_it.projections.state_dict())
-    unexplained = [
-        with_it.readouts[layer.replace(".", "_")](maps[layer], targets[block])
-        for layer, block in with_it.pairs.items()
-    ]
-    expected = without(maps, targets) + torch.stack(unexplained).mean()
-    torch.testing.assert_close(with_it(maps, targets), expected)
+def test_what_linear_alignment_finds_in_a_map_it_finds_in_the_mean():
+    alignment = connected(LinearAlignment).eval()
+    x = torch.randn(2, 4, 6, 6)
+    [projection] = [p for key, p in alignment.projections.items() if key.startswith("mid")]
+    torch.testing.assert_close(
+        projection(x).mean((2, 3)), projection(x.mean((2, 3), keepdim=True)).flatten(1)
+    )
+
+
+def test_a_layer_may_learn_several_blocks():
+    alignment = LinearAlignment(encoder, {"mid.resnet.0": ["low", "high"]})
+    alignment.connect({"mid.resnet.0": 4})
+    maps = {"mid.resnet.0": torch.randn(2, 4, 4, 4)}
+    targets = alignment.encode(torch.rand(2, 3, 64, 64))
+    both = alignment(maps, targets)
+    parts = []
+    for block in ("low", "high"):
+        alone = LinearAlignment(encoder, {"mid.resnet.0": [block]})
+        alone.connect({"mid.resnet.0": 4})
+        own = alone.projections.state_dict().keys()
+        alone.projections.load_state_dict(
+            {k: v for k, v in alignment.projections.state_dict().items() if k in own}
+        )
+        parts.append(alone(maps, targets))
+    torch.testing.assert_close(both, torch.stack(parts).mean())
 
 
 def test_bad_values_are_refused():
     with pytest.raises(ConfigError, match="at least one layer"):
-        Alignment(encoder, {})
+        URepa(encoder, {})
     with pytest.raises(ConfigError, match=r"relative=-1"):
-        Alignment(encoder, {"mid.resnet.0": "low"}, relative=-1)
-    with pytest.raises(ConfigError, match=r"pooled=-0.5"):
-        Alignment(encoder, {"mid.resnet.0": "low"}, pooled=-0.5)
+        URepa(encoder, PAIRS, relative=-1)
+    with pytest.raises(ConfigError, match=r"weight=-0.5"):
+        LinearAlignment(encoder, PAIRS, weight=-0.5)

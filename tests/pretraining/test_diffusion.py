@@ -8,7 +8,7 @@ from latentiqa.backbones.addresses import layer_modules
 from latentiqa.backbones.source import BackboneSource
 from latentiqa.data.captions import Degradation, levels
 from latentiqa.errors import ConfigError
-from latentiqa.pretraining.alignment import Alignment
+from latentiqa.pretraining.alignment import LinearAlignment, URepa
 from latentiqa.pretraining.diffusion import snr_weight
 from latentiqa.pretraining.recognition import Recognition
 
@@ -16,6 +16,10 @@ from .conftest import SCHEDULER
 
 CAPTIONS = ["a sharp photo, excellent quality", "a very noisy photo, bad quality"]
 LEVELS = torch.tensor([levels(()), levels((Degradation("gaussian_noise", 4),))])
+
+
+def encoder(image, blocks):
+    return {block: torch.nn.functional.avg_pool2d(image, 4) for block in blocks}
 
 
 def losses(training, draws=1, seed=3):
@@ -87,10 +91,7 @@ def test_each_draw_of_a_crop_keeps_its_caption_and_its_latents(diffusion):
 
 
 def test_both_models_and_the_projections_learn_and_the_rest_is_frozen(diffusion):
-    def encoder(image, blocks):
-        return {block: torch.nn.functional.avg_pool2d(image, 4) for block in blocks}
-
-    training = diffusion(alignment=Alignment(encoder, {"mid.resnet.1": "a"}, hidden=8))
+    training = diffusion(alignment=URepa(encoder, {"mid.resnet.1": ["a"]}, hidden=8))
     terms, _ = losses(training)
     terms["loss"].backward()
     trained = {name for name, p in training.named_parameters() if p.grad is not None}
@@ -149,6 +150,32 @@ def test_no_dropped_caption_no_recognition(diffusion):
     assert terms["recognition"].item() == 0
 
 
+def test_without_denoising_the_layers_behind_the_last_reader_neither_run_nor_learn(diffusion):
+    pairs = {"down.0.resnet.0": ["a"], "mid.resnet.0": ["a"]}
+    training = diffusion(denoising=0, alignment=LinearAlignment(encoder, pairs))
+    reached = []
+    training.trained.unet.up_blocks[0].register_forward_hook(lambda *_: reached.append(1))
+    terms, _ = losses(training)
+    assert terms.keys() == {"loss", "alignment"}
+    assert terms["loss"].item() == terms["alignment"].item()
+    terms["loss"].backward()
+    assert not reached
+    learned = {n for n, p in training.trained.unet.named_parameters() if p.grad is not None}
+    assert any(name.startswith("down_blocks.0") for name in learned)
+    assert any(name.startswith("mid_block.resnets.0") for name in learned)
+    assert not any(name.startswith("up_blocks") for name in learned)
+
+
+def test_the_loss_of_what_was_described_is_that_of_the_picture(diffusion):
+    training = diffusion(alignment=LinearAlignment(encoder, {"mid.resnet.0": ["a"]}))
+    expected, image = losses(training, draws=2)
+    batch = {**training.describe(image), "caption": CAPTIONS, "levels": LEVELS}
+    generator = torch.Generator().manual_seed(3)
+    terms = training.losses(training.trained, batch, generator, 2)
+    for name, value in expected.items():
+        assert terms[name].item() == value.item(), name
+
+
 def test_the_exported_folder_is_a_pipeline_and_a_backbone(diffusion, tmp_path):
     training = diffusion()
     training.export(tmp_path)
@@ -184,13 +211,15 @@ def test_training_starts_from_the_weights_of_a_pipeline(diffusion, tmp_path):
         ({"timestep_power": 0}, r"stage\.timestep_power=0"),
         ({"ema_decay": 1.0}, r"stage\.ema_decay=1.0"),
         ({"warmup_steps": -1}, r"stage\.warmup_steps=-1"),
+        ({"denoising": -1.0}, r"stage\.denoising=-1.0"),
+        ({"denoising": 0}, r"stage\.denoising=0: expected a weight > 0, or 0 with"),
         ({"recognition": Recognition(["mid.resnet.1"])}, r"stage\.caption_dropout=0"),
         (
             {"recognition": Recognition(["mid.resnet.9"]), "caption_dropout": 0.1},
             r"stage\.recognition\.layers: the U-Net has no layer mid\.resnet\.9",
         ),
         (
-            {"alignment": Alignment(lambda *_: {}, {"mid.resnet.9": "a"})},
+            {"alignment": LinearAlignment(encoder, {"mid.resnet.9": ["a"]})},
             r"no layer mid\.resnet\.9; expected some of down\.0",
         ),
     ],

@@ -18,6 +18,7 @@ format.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,15 +35,16 @@ from latentiqa.commands.parts import (
     quieten,
     split_of,
 )
-from latentiqa.errors import DataError, check_integer
+from latentiqa.errors import ConfigError, DataError, check_integer
 from latentiqa.files import write_atomic
-from latentiqa.hashing import folder_digest
+from latentiqa.hashing import digest, folder_digest
 from latentiqa.runs import environment, peak_memory_mb, read_json, signature, write_json
 
 if TYPE_CHECKING:
     from latentiqa.data.crops import CropModule
     from latentiqa.data.manifest import Manifest
     from latentiqa.data.splits import Split
+    from latentiqa.pretraining.cache import CropCache
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +54,18 @@ STARTS = ("autoencoder_folder", "encoder_folder", "start")
 
 @dataclass(frozen=True)
 class Plan:
-    """A training with its values checked, before a picture is read."""
+    """A training with its values checked, before a picture is read.
+
+    Attributes:
+        weights: hashes of the folders of weights that it starts from, by key of `stage`.
+    """
 
     manifest: Manifest
     split: Split
     values: dict[str, Any]
     folder: Path
     signature: str
+    weights: dict[str, str]
 
     @property
     def checkpoint(self) -> Path:
@@ -84,7 +91,8 @@ def plan_run(config: DictConfig) -> Plan:
         if isinstance(folder, str):
             weights[key] = folder_digest(folder)
     sign = signature(values, dataset=manifest.fingerprint, split=split.hash, **weights)
-    return Plan(manifest, split, values, Path(config.paths.runs) / f"{config.name}-{sign}", sign)
+    folder = Path(config.paths.runs) / f"{config.name}-{sign}"
+    return Plan(manifest, split, values, folder, sign, weights)
 
 
 def run(config: DictConfig) -> Done:
@@ -121,7 +129,8 @@ def run(config: DictConfig) -> Done:
     if not is_other_rank():
         set_logs_aside(plan.folder / "logs")
     with track_run(config, plan.folder, plan.values) as logger:
-        trainer = trainer_of(config, plan, legs, logger)
+        cache = cache_of(config, plan, stage, crops)
+        trainer = trainer_of(config, plan, [legs, *cache], logger)
         resume = plan.checkpoint if plan.checkpoint.exists() and not config.force else None
         if resume:
             log.info("going on from %s", resume)
@@ -193,7 +202,38 @@ def crops_of(config: DictConfig, plan: Plan) -> CropModule:
     )
 
 
-def trainer_of(config: DictConfig, plan: Plan, legs: Any, logger: Any) -> Any:
+def cache_of(config: DictConfig, plan: Plan, stage: Any, crops: CropModule) -> list[CropCache]:
+    """What computes the crops before training, if that is asked for.
+
+    Raises:
+        ConfigError: the stage trains on the pictures themselves.
+    """
+    from latentiqa.pretraining.cache import CropCache
+    from latentiqa.pretraining.diffusion import DiffusionTraining
+
+    number, options = config.crops.cached, plan.values["crops"]
+    if number is None:
+        return []
+    if not isinstance(stage, DiffusionTraining):
+        raise ConfigError(
+            f"crops.cached={number}: expected null; only stage=diffusion trains on latents."
+        )
+    alignment = plan.values["stage"]["alignment"]
+    recipe = {
+        "crops": {key: options[key] for key in ("size", "clean", "zoom")},
+        "seed": config.seed,
+        "photos": digest([record.name for record in crops.train.records]),
+        "dataset": plan.manifest.fingerprint,
+        "autoencoder": plan.weights["autoencoder_folder"],
+        "encoder": alignment and alignment["encoder"],
+        "precision": config.precision,
+    }
+    if config.fast_dev_run:
+        number = options["batch_size"]
+    return [CropCache(number, Path(config.paths.store), recipe)]
+
+
+def trainer_of(config: DictConfig, plan: Plan, callbacks: Sequence[Any], logger: Any) -> Any:
     """The Lightning trainer of this run."""
     from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -203,10 +243,10 @@ def trainer_of(config: DictConfig, plan: Plan, legs: Any, logger: Any) -> Any:
         every_n_train_steps=config.every.checkpoint,
         enable_version_counter=False,
     )
-    callbacks, progress_bar = callbacks_of(config)
+    usual, progress_bar = callbacks_of(config)
     return build(
         config.trainer,
-        callbacks=[*callbacks, legs, checkpoints],
+        callbacks=[*usual, *callbacks, checkpoints],
         enable_progress_bar=progress_bar,
         enable_model_summary=False,
         logger=logger or False,

@@ -146,6 +146,17 @@ def levels(degradations: Sequence[Degradation]) -> list[float]:
     return [done.get(kind, 0) / 5 for kind in WORDS]
 
 
+def degradations_of(levels: Sequence[float]) -> Degradations:
+    """What was done to a picture, read from its `levels`.
+
+    Example:
+        >>> degradations_of(levels([Degradation("gaussian_blur", 1), Degradation("jpeg", 4)]))
+        (Degradation(kind='gaussian_blur', level=1), Degradation(kind='jpeg', level=4))
+    """
+    steps = (round(5 * level) for level in levels)
+    return tuple(Degradation(kind, step) for kind, step in zip(WORDS, steps, strict=True) if step)
+
+
 def caption(degradations: Sequence[Degradation], rng: np.random.Generator) -> str:
     """Say in one of the `TEMPLATES`, drawn at random, what was done to a picture.
 

@@ -126,6 +126,9 @@ class CropModule(LightningDataModule):
         batch_size: crops a step and device.
         num_workers: processes that read ahead; 0 reads in the main process.
 
+    Attributes:
+        source: what training reads: ``train``, or what has been put in its place.
+
     Raises:
         ConfigError: a value is outside its range.
     """
@@ -143,6 +146,7 @@ class CropModule(LightningDataModule):
         check_integer("crops.batch_size", batch_size, 1)
         check_integer("crops.num_workers", num_workers, 0)
         self.train = train
+        self.source: Dataset[dict[str, Any]] = train
         self.val = val
         self.val_crops = val_crops
         self.batch_size = batch_size
@@ -155,7 +159,7 @@ class CropModule(LightningDataModule):
             rank, ranks = self.trainer.global_rank, self.trainer.world_size
             a_step = self.batch_size * ranks * self.trainer.accumulate_grad_batches
             seen = self.trainer.global_step * a_step
-        return self._loader(self.train, Onward(seen + rank, ranks))
+        return self._loader(self.source, Onward(seen + rank, ranks))
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The same held-out crops every time."""
@@ -165,7 +169,7 @@ class CropModule(LightningDataModule):
         return self._loader(self.val, range(rank, self.val_crops, ranks))
 
     def _loader(
-        self, crops: DegradedCrops, sampler: Sampler[int] | range
+        self, crops: Dataset[dict[str, Any]], sampler: Sampler[int] | range
     ) -> DataLoader[dict[str, Any]]:
         return DataLoader(
             crops,

@@ -3,14 +3,17 @@
 REPA (Yu et al., "Representation Alignment for Generation", ICLR 2025) projects hidden states of a
 diffusion model and maximises their similarity, token by token, to the features of a pretrained
 encoder of the clean picture. For U-Nets U-REPA (Tian et al., arXiv 2503.18414) aligns the middle
-stage, upsamples after the projection, and adds a loss on relative similarities. More than one
-pair of layers, the standardised targets, the exact form of the relative term and the term on
-pooled statistics, which is about what hyperfeatures are, are ours.
+stage, upsamples after the projection, and adds a loss on relative similarities.
+
+Hyperfeatures are pooled over the picture and read by a linear head. `LinearAlignment` is alignment
+for that reader: its projection is linear, so that what it finds in a map is found in the map's
+mean too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -18,22 +21,99 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentiqa.errors import ConfigError
-from latentiqa.hyperfeatures.pooling import pool
 from latentiqa.pretraining.base import key_of
 
 Encoder = Callable[..., dict[str, Tensor]]
 """Pictures ``(B, 3, H, W)`` in [0, 1] and names of blocks -> block -> map ``(B, D, h, w)``."""
 
 
-class Alignment(nn.Module):
+class Alignment(nn.Module, ABC):
     """Projections of U-Net maps onto an encoder's, and their loss.
+
+    More than one pair of layers and the standardised targets are ours.
 
     Args:
         encoder: frozen; see `Encoder`.
-        pairs: layer address of the U-Net -> block of the encoder.
+        pairs: layer address of the U-Net -> blocks of the encoder.
         weight: of the whole term in the training loss.
+
+    Raises:
+        ConfigError: no pair, or a negative weight.
+    """
+
+    def __init__(
+        self, encoder: Encoder, pairs: Mapping[str, Sequence[str]], weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.pairs = [(layer, block) for layer, blocks in pairs.items() for block in blocks]
+        if not self.pairs:
+            raise ConfigError("stage.alignment.pairs: expected at least one layer: [block].")
+        if weight < 0:
+            raise ConfigError(f"stage.alignment.weight={weight}: expected a value >= 0.")
+        self.encoder = encoder
+        self.weight = weight
+        self.layers = list(dict.fromkeys(layer for layer, _ in self.pairs))
+        self.blocks = list(dict.fromkeys(block for _, block in self.pairs))
+        self.norms = nn.ModuleDict()
+        self.projections = nn.ModuleDict()
+
+    def connect(self, channels: Mapping[str, int]) -> None:
+        """Make the projections, once the U-Net's channels are known.
+
+        Args:
+            channels: layer address -> channels of its map.
+        """
+        example = self.encode(torch.zeros(1, 3, 64, 64))
+        for block in self.blocks:
+            # Channels of pretrained maps differ in scale and offset by orders of magnitude;
+            # unstandardised, a few of them are the whole loss.
+            self.norms[key_of(block)] = nn.BatchNorm2d(example[block].shape[1], affine=False)
+        for layer, block in self.pairs:
+            width = example[block].shape[1]
+            self.projections[key_of(f"{layer} {block}")] = self.projection(channels[layer], width)
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> dict[str, Tensor]:
+        """What the encoder says of the clean pictures: block -> map ``(B, D, H, W)``."""
+        return self.encoder(image, self.blocks)
+
+    def forward(self, maps: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+        """The loss, averaged over the pairs.
+
+        Args:
+            maps: layer address -> ``(B, C, h, w)``.
+            targets: of `encode`; of B' pictures, where B is a multiple of B', the same pictures
+                again.
+
+        Returns:
+            Scalar, unweighted.
+        """
+        # Standardised before they are repeated: B' pictures are what was seen.
+        known = {block: self.norms[key_of(block)](targets[block].float()) for block in self.blocks}
+        losses = []
+        for layer, block in self.pairs:
+            target = known[block].repeat(len(maps[layer]) // len(known[block]), 1, 1, 1)
+            projected = self.projections[key_of(f"{layer} {block}")](maps[layer])
+            losses.append(self.compare(projected.float(), target))
+        return torch.stack(losses).mean()
+
+    @abstractmethod
+    def projection(self, channels: int, width: int) -> nn.Module:
+        """From a U-Net map's channels to those of an encoder's map."""
+
+    @abstractmethod
+    def compare(self, projected: Tensor, target: Tensor) -> Tensor:
+        """The loss of a projected map ``(B, D, h, w)`` against ``(B, D, H, W)``; scalar."""
+
+
+class URepa(Alignment):
+    """Alignment as in U-REPA: an MLP's projection, upsampled, by its direction at each pixel.
+
+    Args:
+        encoder: see `Alignment`.
+        pairs: see `Alignment`.
+        weight: see `Alignment`.
         relative: weight of the relative-similarity loss against the tokenwise one.
-        pooled: weight of the `readout` of pooled statistics against the tokenwise loss.
         hidden: channels inside the projection.
 
     Raises:
@@ -43,116 +123,53 @@ class Alignment(nn.Module):
     def __init__(
         self,
         encoder: Encoder,
-        pairs: Mapping[str, str],
+        pairs: Mapping[str, Sequence[str]],
         weight: float = 0.5,
         relative: float = 1.0,
-        pooled: float = 1.0,
         hidden: int = 256,
     ) -> None:
-        super().__init__()
-        if not pairs:
-            raise ConfigError("stage.alignment.pairs: expected at least one layer: block.")
-        if min(weight, relative, pooled) < 0:
-            raise ConfigError(
-                f"stage.alignment: weight={weight}, relative={relative}, pooled={pooled}: expected "
-                "values >= 0."
-            )
-        self.encoder = encoder
-        self.pairs = dict(pairs)
-        self.weight = weight
+        super().__init__(encoder, pairs, weight)
+        if relative < 0:
+            raise ConfigError(f"stage.alignment.relative={relative}: expected a value >= 0.")
         self.relative = relative
-        self.pooled = pooled
         self.hidden = hidden
-        self.norms = nn.ModuleDict()
-        self.projections = nn.ModuleDict()
-        self.readouts = nn.ModuleDict()
 
-    def connect(self, channels: Mapping[str, int]) -> None:
-        """Make the projections, once the U-Net's channels are known.
+    def projection(self, channels: int, width: int) -> nn.Module:
+        """Three layers at each pixel."""
+        return nn.Sequential(
+            nn.Conv2d(channels, self.hidden, 1),
+            nn.SiLU(),
+            nn.Conv2d(self.hidden, self.hidden, 1),
+            nn.SiLU(),
+            nn.Conv2d(self.hidden, width, 1),
+        )
 
-        Args:
-            channels: layer address -> channels of its map.
-        """
-        blocks = list(dict.fromkeys(self.pairs.values()))
-        with torch.no_grad():
-            example = self.encoder(torch.zeros(1, 3, 64, 64), blocks)
-        for block in blocks:
-            # Channels of pretrained maps differ in scale and offset by orders of magnitude;
-            # unstandardised, a few of them are the whole cosine.
-            self.norms[key_of(block)] = nn.BatchNorm2d(example[block].shape[1], affine=False)
-        for layer, block in self.pairs.items():
-            self.projections[key_of(layer)] = nn.Sequential(
-                nn.Conv2d(channels[layer], self.hidden, 1),
-                nn.SiLU(),
-                nn.Conv2d(self.hidden, self.hidden, 1),
-                nn.SiLU(),
-                nn.Conv2d(self.hidden, example[block].shape[1], 1),
-            )
-            if self.pooled:
-                self.readouts[key_of(layer)] = Readout(channels[layer], example[block].shape[1])
-
-    @torch.no_grad()
-    def targets(self, image: Tensor) -> dict[str, Tensor]:
-        """What the pairs' blocks say of the clean pictures, standardised: block -> map."""
-        maps = self.encoder(image, list(dict.fromkeys(self.pairs.values())))
-        return {block: self.norms[key_of(block)](value.float()) for block, value in maps.items()}
-
-    def forward(self, maps: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
-        """The loss, averaged over the pairs.
-
-        Args:
-            maps: layer address -> ``(B, C, h, w)``.
-            targets: block -> ``(B', D, H, W)``; B is a multiple of B', the same pictures again.
-
-        Returns:
-            Scalar, unweighted.
-        """
-        losses = []
-        for layer, block in self.pairs.items():
-            target = targets[block].repeat(len(maps[layer]) // len(targets[block]), 1, 1, 1)
-            projected = self.projections[key_of(layer)](maps[layer])
-            projected = F.interpolate(projected.float(), target.shape[-2:], mode="bilinear")
-            losses.append(tokenwise(projected, target))
-            if self.pooled:
-                unexplained = self.readouts[key_of(layer)](maps[layer], target)
-                losses[-1] = losses[-1] + self.pooled * unexplained
-            if self.relative:
-                losses[-1] = losses[-1] + self.relative * relative_similarity(projected, target)
-        return torch.stack(losses).mean()
+    def compare(self, projected: Tensor, target: Tensor) -> Tensor:
+        """``tokenwise + relative * relative_similarity`` at the encoder's resolution."""
+        projected = F.interpolate(projected, target.shape[-2:], mode="bilinear")
+        loss = tokenwise(projected, target)
+        if self.relative:
+            loss = loss + self.relative * relative_similarity(projected, target)
+        return loss
 
 
-class Readout(nn.Module):
-    """How much of an encoder's pooled statistics is read linearly from a U-Net map's.
+class LinearAlignment(Alignment):
+    """Linear regression of an encoder's maps at each pixel of a U-Net map; ours.
 
-    Args:
-        channels: C of the U-Net's map.
-        width: D of the encoder's map.
+    The mean of a linear projection over a picture is the projection of the mean: what this loss
+    puts into a map, a linear head reads from its pooled statistics.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        # Mean and standard deviation of each channel, standardised over the pictures.
-        self.source = nn.BatchNorm1d(2 * channels, affine=False)
-        self.target = nn.BatchNorm1d(2 * width, affine=False)
-        self.linear = nn.Linear(2 * channels, 2 * width)
+    def projection(self, channels: int, width: int) -> nn.Module:
+        """A matrix, on standardised channels."""
+        return nn.Sequential(nn.BatchNorm2d(channels, affine=False), nn.Conv2d(channels, width, 1))
 
-    def forward(self, maps: Tensor, target: Tensor) -> Tensor:
-        """The share of the variance that the linear map leaves, ``1 - R^2``.
-
-        Args:
-            maps: ``(B, C, h, w)``.
-            target: ``(B, D, H, W)``.
-
-        Returns:
-            Scalar; 1 where nothing is read.
-        """
-        read = self.linear(self.source(moments(maps))).float()
-        return (read - self.target(moments(target))).square().mean()
-
-
-def moments(maps: Tensor) -> Tensor:
-    """Mean and standard deviation of each channel, ``(B, 2 C)`` float32."""
-    return torch.cat(list(pool(maps, "mean_std").values()), dim=1)
+    def compare(self, projected: Tensor, target: Tensor) -> Tensor:
+        """Share of the variance that is left, at the coarser of both resolutions."""
+        size = min(projected.shape[-2:], target.shape[-2:])
+        target = F.adaptive_avg_pool2d(target, size)
+        error = F.adaptive_avg_pool2d(projected, size) - target
+        return error.square().mean() / target.square().mean()
 
 
 def tokenwise(projected: Tensor, target: Tensor) -> Tensor:
@@ -174,7 +191,7 @@ def relative_similarity(projected: Tensor, target: Tensor, tokens: int = 16) -> 
     """Squared difference of all cosines between tokens, here and there.
 
     Tokens of all pictures of the batch are compared with each other, so that pictures keep
-    their relations too (U-REPA's manifold loss).
+    their relations too. U-REPA's manifold loss; the exact form is ours.
 
     Args:
         projected: ``(B, D, h, w)``.

@@ -158,6 +158,8 @@ class DiffusionTraining(Pretraining):
         start: a pipeline folder whose U-Net, text encoder and tokenizer training starts from.
         alignment: see `Alignment`; or none.
         recognition: see `Recognition`; or none. Needs dropped captions.
+        denoising: weight of the denoising loss. 0 learns what alignment and recognition teach
+            and nothing else, at the price of the layers up to the last that they read.
         draws: noisy versions of each crop in a step: encoding a crop costs more than another
             draw of timestep and noise.
         caption_dropout: probability that a crop's caption is "", the unconditional prompt.
@@ -171,7 +173,7 @@ class DiffusionTraining(Pretraining):
         grids: folder of the sample grids.
 
     Raises:
-        ConfigError: a value is outside its range.
+        ConfigError: a value is outside its range, or there is nothing to learn.
     """
 
     alphas_cumprod: Tensor
@@ -188,6 +190,7 @@ class DiffusionTraining(Pretraining):
         start: str | None = None,
         alignment: Alignment | None = None,
         recognition: Recognition | None = None,
+        denoising: float = 1.0,
         draws: int = 1,
         caption_dropout: float = 0.1,
         timestep_power: float = 1.0,
@@ -205,6 +208,11 @@ class DiffusionTraining(Pretraining):
             raise ConfigError(
                 "stage.recognition learns from pictures without a caption, and "
                 "stage.caption_dropout=0 leaves none; expected more, for example 0.25."
+            )
+        if denoising < 0 or not (denoising or alignment or recognition):
+            raise ConfigError(
+                f"stage.denoising={denoising}: expected a weight > 0, or 0 with stage.alignment or "
+                "stage.recognition."
             )
         if timestep_power <= 0:
             raise ConfigError(f"stage.timestep_power={timestep_power}: expected a value > 0.")
@@ -229,9 +237,10 @@ class DiffusionTraining(Pretraining):
         self.alignment = alignment
         self.recognition = recognition
         if alignment is not None:
-            alignment.connect(self.channels_of("stage.alignment.pairs", alignment.pairs))
+            alignment.connect(self.channels_of("stage.alignment.pairs", alignment.layers))
         if recognition is not None:
             recognition.connect(self.channels_of("stage.recognition.layers", recognition.layers))
+        self.denoising = denoising
         self.draws = draws
         self.caption_dropout = caption_dropout
         self.timestep_power = timestep_power
@@ -259,6 +268,18 @@ class DiffusionTraining(Pretraining):
             x = (image * 2 - 1).contiguous(memory_format=torch.channels_last)
             latents = latents_of(self.autoencoder.encode(x))
         return latents.float() * self.autoencoder.config.scaling_factor
+
+    def describe(self, image: Tensor) -> dict[str, Any]:
+        """What training sees of pictures; depends on frozen models alone.
+
+        Args:
+            image: ``(B, 3, H, W)`` in [0, 1].
+
+        Returns:
+            ``latents``, see `encode`; ``targets`` of the alignment, empty without one.
+        """
+        targets = {} if self.alignment is None else self.alignment.encode(image)
+        return {"latents": self.encode(image), "targets": targets}
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
         """Token ids ``(B, max_length)``."""
@@ -304,48 +325,52 @@ class DiffusionTraining(Pretraining):
 
         Args:
             model: the trained one or its average.
-            batch: ``image`` ``(B, 3, H, W)`` in [0, 1], ``caption`` and ``levels`` ``(B, K)``.
+            batch: ``image`` ``(B, 3, H, W)`` in [0, 1], or what `describe` says of it; ``caption``
+                and ``levels`` ``(B, K)``.
             generator: draws dropped captions, timesteps and noise, on the CPU.
             draws: noisy versions a crop.
 
         Returns:
-            ``loss``; ``diffusion``, unweighted; ``alignment`` and ``recognition`` where there are
-            such. Scalars.
+            ``loss``; of ``diffusion``, unweighted, ``alignment`` and ``recognition`` those that
+            are trained. Scalars.
         """
-        image = batch["image"]
-        dropped = torch.rand(len(image), generator=generator) < self.caption_dropout
+        seen = batch if "latents" in batch else self.describe(batch["image"])
+        z0, levels = seen["latents"].float(), batch["levels"]
+        dropped = torch.rand(len(z0), generator=generator) < self.caption_dropout
         captions = [
             "" if drop else text
             for text, drop in zip(batch["caption"], dropped.tolist(), strict=True)
         ]
         context = model.context(self.tokens(captions)).repeat(draws, 1, 1)
-        z_t, t, target, weight = self.noised(self.encode(image).repeat(draws, 1, 1, 1), generator)
-        taps = [] if self.alignment is None else list(self.alignment.pairs)
+        z_t, t, target, weight = self.noised(z0.repeat(draws, 1, 1, 1), generator)
+        taps = [] if self.alignment is None else list(self.alignment.layers)
         taps += [] if self.recognition is None else self.recognition.layers
         output, maps = tapped_forward(
             model.unet,
             taps,
             lambda: model.unet(z_t, t, encoder_hidden_states=context).sample,
-            need_output=True,
+            need_output=self.denoising > 0,
         )
-        assert output is not None
-        error = (output.float() - target).square().mean(dim=(1, 2, 3))
-        losses = {"diffusion": error.mean(), "loss": (weight * error).mean()}
+        losses, total = {}, torch.zeros((), device=z0.device)
+        if output is not None:
+            error = (output.float() - target).square().mean(dim=(1, 2, 3))
+            losses["diffusion"] = error.mean()
+            total = total + self.denoising * (weight * error).mean()
         if self.alignment is not None:
-            losses["alignment"] = self.alignment(maps, self.alignment.targets(image))
-            losses["loss"] = losses["loss"] + self.alignment.weight * losses["alignment"]
+            losses["alignment"] = self.alignment(maps, seen["targets"])
+            total = total + self.alignment.weight * losses["alignment"]
         if self.recognition is not None:
-            unnamed = dropped.repeat(draws).to(error)
-            recognition = self.recognition(maps, batch["levels"].repeat(draws, 1))
+            unnamed = dropped.repeat(draws).to(z0)
+            recognition = self.recognition(maps, levels.repeat(draws, 1))
             losses["recognition"] = (recognition * unnamed).sum() / unnamed.sum().clamp_min(1)
-            losses["loss"] = losses["loss"] + self.recognition.weight * losses["recognition"]
-        return losses
+            total = total + self.recognition.weight * losses["recognition"]
+        return {"loss": total, **losses}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one batch."""
         losses = self.losses(self.trained, batch, self.generator(batch_idx), self.draws)
         for name, value in losses.items():
-            self.log(f"train/{name}", value.detach(), batch_size=len(batch["image"]))
+            self.log(f"train/{name}", value.detach(), batch_size=len(batch["caption"]))
         return losses["loss"]
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -354,11 +379,11 @@ class DiffusionTraining(Pretraining):
         generator = torch.Generator().manual_seed(batch_idx)
         losses = self.losses(self.average, batch, generator, draws=1)
         for name, value in losses.items():
-            self.log(f"val/{name}", value, batch_size=len(batch["image"]), sync_dist=True)
+            self.log(f"val/{name}", value, batch_size=len(batch["caption"]), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        """A grid of samples, a row for each of `PROMPTS`."""
-        if self.grids is None or not self.trainer.is_global_zero:
+        """A grid of samples, a row for each of `PROMPTS`, of a model that learns to denoise."""
+        if self.grids is None or not self.denoising or not self.trainer.is_global_zero:
             return
         backbone = self.backbone()
         options = {"number": 6, "size": self.crop_size, "steps": 20}

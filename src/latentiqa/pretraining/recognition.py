@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from latentiqa.data.captions import WORDS
 from latentiqa.errors import ConfigError
-from latentiqa.pretraining.alignment import moments
+from latentiqa.hyperfeatures.pooling import pool
 from latentiqa.pretraining.base import key_of
 
 
@@ -69,3 +69,8 @@ class Recognition(nn.Module):
             logits = self.heads[key_of(layer)](moments(maps[layer])).float()
             losses.append(F.binary_cross_entropy_with_logits(logits, levels, reduction="none"))
         return torch.stack(losses).mean(dim=(0, 2))
+
+
+def moments(maps: Tensor) -> Tensor:
+    """Mean and standard deviation of each channel, ``(B, 2 C)`` float32."""
+    return torch.cat(list(pool(maps, "mean_std").values()), dim=1)
