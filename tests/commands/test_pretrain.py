@@ -222,6 +222,9 @@ def test_every_experiment_runs(name, tmp_path):
     weights = {
         "tiny_autoencoder": [f"stage.encoder_folder={start}", *SMALL_AUTOENCODER],
         "tiny_diffusion_start": [f"stage.autoencoder_folder={start}"],
+        "alignment_linear": [f"stage.autoencoder_folder={start}"],
+        "alignment_urepa": [f"stage.autoencoder_folder={start}"],
+        "alignment_none": [f"stage.autoencoder_folder={start}"],
         "tiny_diffusion": [
             f"stage.autoencoder_folder={tiny / 'vae'}",
             f"stage.start={tiny}",
