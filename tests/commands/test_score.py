@@ -13,6 +13,8 @@ from command_line import Outcome, on_csv, places, succeed, type_in
 from miniatures import write_csv, write_image
 
 from latentiqa.commands import VERBS, main
+from latentiqa.commands.trained import EMBEDDED
+from latentiqa.runs import read_json
 
 ODD_NAMES = [
     "plain.png",
@@ -279,6 +281,13 @@ def test_evaluate_gives_what_score_gives(trained, evaluated, other_csv, tmp_path
     scores = {Path(name).name: score for name, score in scores_of(table).items()}
     predictions = {row["name"]: float(row["pred"]) for row in evaluated.predictions("all")}
     assert predictions == pytest.approx(scores, rel=1e-4)
+
+
+def test_evaluate_with_the_packages_own_scorer_writes_beside_the_runs(other_csv, tmp_path):
+    done = succeed("evaluate", *on_csv(other_csv), *places(tmp_path))
+    assert done.results["run"] == read_json(EMBEDDED / "results.json")["signature"]
+    assert done.folder.parent == tmp_path / "runs" / "embedded" / "evaluations"
+    assert not (EMBEDDED / "evaluations").exists()
 
 
 def test_evaluate_is_skipped_the_second_time(trained, evaluated, other_csv, home, nothing_loaded):

@@ -1,10 +1,11 @@
 r"""latentiqa evaluate: a trained run on another dataset.
 
-Usage: latentiqa evaluate run=FOLDER dataset=NAME [key=value ...]
+Usage: latentiqa evaluate dataset=NAME [run=FOLDER] [key=value ...]
 
-Extracts what is missing with the run's own method and scores with its head. The last line printed
-is the path of results.json, in the run's folder under evaluations/. Pictures that the head was
-fitted on are refused.
+Extracts what is missing with the run's own method and scores with its head; run=null is the scorer
+inside the package. The last line printed is the path of results.json, in the run's folder under
+evaluations/; of the package's scorer in the folder embedded/ below paths.runs. Pictures that the
+head was fitted on are refused.
 
   latentiqa evaluate run=runs/demo-0123456789ab dataset=csv dataset.path=my.csv
   latentiqa evaluate run=runs/demo-0123456789ab dataset=biq2021 dataset.root=BIQ2021 \
@@ -16,6 +17,7 @@ fitted on are refused.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -58,7 +60,8 @@ def run(config: DictConfig) -> Done:
     sign = digest(
         [trained["signature"], manifest.fingerprint, config.part, split_hash, config.data.on_error]
     )
-    folder = finished.folder / "evaluations" / f"{manifest.dataset}-{sign}"
+    home = Path(config.paths.runs) / "embedded" if finished.is_embedded else finished.folder
+    folder = home / "evaluations" / f"{manifest.dataset}-{sign}"
     results_path = folder / "results.json"
     if results_path.exists() and not config.force:
         log.info("this evaluation is finished (force=true runs it again)")
