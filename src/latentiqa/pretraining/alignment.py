@@ -166,7 +166,8 @@ class LinearAlignment(Alignment):
 
     def compare(self, projected: Tensor, target: Tensor) -> Tensor:
         """Share of the variance that is left, at the coarser of both resolutions."""
-        size = min(projected.shape[-2:], target.shape[-2:])
+        (h, w), (height, width) = projected.shape[-2:], target.shape[-2:]
+        size = (min(h, height), min(w, width))
         target = F.adaptive_avg_pool2d(target, size)
         error = F.adaptive_avg_pool2d(projected, size) - target
         return error.square().mean() / target.square().mean()
