@@ -61,9 +61,12 @@ def test_every_group_of_the_issue_is_there():
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_builds(group, choice, filled_in, tmp_path):
-    verb = "pretrain" if group == "stage" else "train"
-    config = composed(verb, f"{group}={choice}", *filled_in.get((group, choice), []))
-    check = globals()[f"check_{group}"]  # a new group needs a check here
+    verb = "pretrain" if group in ("stage", "alignment") else "train"
+    added = filled_in.get((group, choice), [])
+    if group == "alignment":  # a part of a stage
+        added, group = ["stage=diffusion"], "alignment@stage.alignment"
+    config = composed(verb, f"{group}={choice}", *added)
+    check = globals()[f"check_{group.split('@')[0]}"]  # a new group needs a check here
     check(config, choice, tmp_path)
 
 
@@ -82,6 +85,11 @@ def check_stage(config: Any, _choice: str, folder: Any) -> None:
     stage = build(config.stage, seed=0, grids=str(folder))
     # Small enough for the package, in half precision.
     assert 2 * sum(stage.parameter_counts().values()) < 40e6
+
+
+def check_alignment(config: Any, choice: str, _folder: Any) -> None:
+    alignment = build(config.stage.alignment)
+    assert type(alignment).__name__ == {"urepa": "URepa", "linear": "LinearAlignment"}[choice]
 
 
 def check_timesteps(config: Any, choice: str, _folder: Any) -> None:
