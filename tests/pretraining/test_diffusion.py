@@ -144,6 +144,15 @@ def test_degradations_are_recognised_where_the_caption_is_dropped(diffusion, dro
     assert all(p.grad is not None for p in recognition.parameters())
 
 
+def test_recognition_needs_two_samples_to_train(diffusion):
+    training = diffusion(recognition=Recognition(["mid.resnet.1"]), caption_dropout=1.0)
+    batch = {"image": torch.rand(1, 3, 32, 32), "caption": CAPTIONS[:1], "levels": LEVELS[:1]}
+    arguments = (training.trained, batch, torch.Generator().manual_seed(0))
+    with pytest.raises(ConfigError, match=r"two or more, by crops\.batch_size"):
+        training.losses(*arguments, 1)
+    assert training.losses(*arguments, 2)["recognition"] > 0
+
+
 def test_no_dropped_caption_no_recognition(diffusion):
     training = diffusion(recognition=Recognition(["mid.resnet.1"]), caption_dropout=1e-9)
     terms, _ = losses(training)

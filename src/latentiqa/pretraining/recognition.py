@@ -63,7 +63,15 @@ class Recognition(nn.Module):
 
         Returns:
             ``(B,)``, unweighted.
+
+        Raises:
+            ConfigError: a single sample, which cannot be standardised in training.
         """
+        if self.training and len(levels) < 2:
+            raise ConfigError(
+                "stage.recognition: a step of one noisy crop; expected two or more, by "
+                "crops.batch_size or stage.draws."
+            )
         losses = []
         for layer in self.layers:
             logits = self.heads[key_of(layer)](moments(maps[layer])).float()
