@@ -168,9 +168,14 @@ class LinearAlignment(Alignment):
         """Share of the variance that is left, at the coarser of both resolutions."""
         (h, w), (height, width) = projected.shape[-2:], target.shape[-2:]
         size = (min(h, height), min(w, width))
-        target = F.adaptive_avg_pool2d(target, size)
-        error = F.adaptive_avg_pool2d(projected, size) - target
+        target = averaged_to(target, size)
+        error = averaged_to(projected, size) - target
         return error.square().mean() / target.square().mean()
+
+
+def averaged_to(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Means of a map's pixels; of a map that has the size already, the map at no price."""
+    return maps if maps.shape[-2:] == size else F.adaptive_avg_pool2d(maps, size)
 
 
 def tokenwise(projected: Tensor, target: Tensor) -> Tensor:
