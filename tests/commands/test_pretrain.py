@@ -216,15 +216,16 @@ def test_the_second_stage_asks_for_the_first(tmp_path, photos):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs(name, tmp_path):
-    """With the recipe's own models but the smallest pictures, and two steps."""
+    """With the recipe's own models, or thinner ones, the smallest pictures, and two steps."""
     start = write_autoencoder(tmp_path / "autoencoder")
     tiny = BackboneSource("tiny", "tiny", resolution=256).folder()
+    thin = [f"stage.autoencoder_folder={start}", "stage.unet.block_out_channels=[8,8,8,8]"]
     weights = {
         "tiny_autoencoder": [f"stage.encoder_folder={start}", *SMALL_AUTOENCODER],
         "tiny_diffusion_start": [f"stage.autoencoder_folder={start}"],
-        "alignment_linear": [f"stage.autoencoder_folder={start}"],
-        "alignment_urepa": [f"stage.autoencoder_folder={start}"],
-        "alignment_none": [f"stage.autoencoder_folder={start}"],
+        "alignment_linear": thin,
+        "alignment_urepa": thin,
+        "alignment_none": thin,
         "tiny_diffusion": [
             f"stage.autoencoder_folder={tiny / 'vae'}",
             f"stage.start={tiny}",
