@@ -22,6 +22,11 @@ def micro_autoencoder() -> AutoencoderKL:
     )
 
 
+def encoder(image, blocks):
+    """Stands for a pretrained encoder: every block is the picture, four times smaller."""
+    return {block: torch.nn.functional.avg_pool2d(image, 4) for block in blocks}
+
+
 UNET = {
     "sample_size": 8,
     "block_out_channels": (8, 8),

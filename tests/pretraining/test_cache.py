@@ -13,9 +13,7 @@ from latentiqa.errors import ConfigError
 from latentiqa.pretraining.alignment import LinearAlignment
 from latentiqa.pretraining.cache import CachedCrops, CropCache
 
-
-def encoder(image, blocks):
-    return {block: torch.nn.functional.avg_pool2d(image, 4) for block in blocks}
+from .conftest import encoder
 
 
 @pytest.fixture

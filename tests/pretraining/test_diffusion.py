@@ -12,14 +12,10 @@ from latentiqa.pretraining.alignment import LinearAlignment, URepa
 from latentiqa.pretraining.diffusion import snr_weight
 from latentiqa.pretraining.recognition import Recognition
 
-from .conftest import SCHEDULER
+from .conftest import SCHEDULER, encoder
 
 CAPTIONS = ["a sharp photo, excellent quality", "a very noisy photo, bad quality"]
 LEVELS = torch.tensor([levels(()), levels((Degradation("gaussian_noise", 4),))])
-
-
-def encoder(image, blocks):
-    return {block: torch.nn.functional.avg_pool2d(image, 4) for block in blocks}
 
 
 def losses(training, draws=1, seed=3):
