@@ -117,9 +117,11 @@ def check_perceptual(config: Any, choice: str, _folder: Any) -> None:
 
 
 def check_features(config: Any, choice: str, _folder: Any) -> None:
-    names = {"nss": "NSS", "efficientnet": "EfficientNetFeatures", "lpips": "LPIPSFeatures"}
+    names = {"nss": "NSS", "lpips": "LPIPSFeatures"}
+    names |= dict.fromkeys(("efficientnet", "efficientnet_lite2"), "EfficientNetFeatures")
+    several = {"none": [], "nss_efficientnet": ["nss", "efficientnet"]}
     psis = {name: build(psi) for name, psi in config.features.items()}
-    assert list(psis) == ([] if choice == "none" else choice.split("_"))
+    assert list(psis) == several.get(choice, [choice])
     for name, psi in psis.items():
         assert type(psi).__name__ == names[name]
         assert psi.widths(config.pooling)
@@ -246,6 +248,7 @@ def test_typos_get_hydras_own_error(typo, told, nothing_loaded):
         (["method.name=x"], "method.name='x': expected lgdm or psi"),
         (["features=nss", "features.nss.scales=0"], "scales=0: expected 1 or more"),
         (["features=efficientnet", "features.efficientnet.blocks=[x]"], "expected one or more of"),
+        (["features=efficientnet", "features.efficientnet.variant=b0"], "one of lite0, lite2"),
         (["features=lpips", "features.lpips.net=x"], "net='x': expected one of"),
         (["+features.sd=${perceptual}"], "features.sd=BackboneFeatures: expected a psi with"),
         (["backbone.dtype=x"], "backbone.dtype='x': expected one of"),

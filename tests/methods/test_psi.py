@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from latentiqa.commands.launch import build, config_folder
 from latentiqa.methods.psi import PsiFeatures
 from latentiqa.perceptual import PooledPsi, empty
-from latentiqa.perceptual.efficientnet import EfficientNetFeatures, EfficientNetLite0
+from latentiqa.perceptual.efficientnet import EfficientNetFeatures, EfficientNetLite
 from latentiqa.perceptual.lpips import LPIPS, LPIPSFeatures
 from latentiqa.perceptual.nss import NSS
 from latentiqa.perceptual.sd import BackboneFeatures
@@ -43,7 +43,7 @@ def test_efficientnet_gives_the_moments_of_its_maps(pictures):
     image, names = pictures
     blocks = ["stem", "block.3", "head"]
     features = PsiFeatures("e", EfficientNetFeatures(blocks), "mean_std")
-    maps = EfficientNetLite0()(image, blocks)
+    maps = EfficientNetLite()(image, blocks)
     expected = moments({f"e/{name}": value for name, value in maps.items()})
     same(features.hyperfeatures(image, names), expected)
 
@@ -101,13 +101,16 @@ def test_the_recipe_is_the_psi_and_nothing_else():
     assert recipes[0]["psi"] == {"class": "NSS", "scales": 3, "window": 7, "sigma": 7 / 6}
 
 
-def test_the_yardstick_is_every_block_and_the_head():
-    config = OmegaConf.load(config_folder("conf") / "features" / "efficientnet.yaml")
-    widths = PsiFeatures("e", build(config.efficientnet), "mean_std").widths
-    assert sum(widths.values()) == 6176
+@pytest.mark.parametrize(
+    ("choice", "blocks", "values"), [("efficientnet", 16, 6176), ("efficientnet_lite2", 21, 7472)]
+)
+def test_the_yardsticks_are_every_block_and_the_head(choice, blocks, values):
+    config = OmegaConf.load(config_folder("conf") / "features" / f"{choice}.yaml")
+    widths = PsiFeatures("e", build(config[choice]), "mean_std").widths
+    assert sum(widths.values()) == values
     assert list(widths)[:2] == ["e/block.0/mean", "e/block.0/std"]
     assert list(widths)[-1] == "e/head/std"
-    assert len(widths) == 2 * 17
+    assert len(widths) == 2 * (blocks + 1)
 
 
 def test_a_psi_of_the_backbone_has_no_statistics_of_its_own():

