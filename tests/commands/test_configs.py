@@ -129,7 +129,9 @@ def check_features(config: Any, choice: str, _folder: Any) -> None:
 
 def check_head(config: Any, choice: str, _folder: Any) -> None:
     head = build(config.head)
-    assert type(head).__name__ == {"ridge": "RidgeHead"}.get(choice, "MLPHead")
+    assert type(head).__name__ == {"ridge": "RidgeHead", "quadratic": "QuadraticRidgeHead"}.get(
+        choice, "MLPHead"
+    )
     assert (choice == "linear") == (head.arguments.get("hidden") == [])
 
 

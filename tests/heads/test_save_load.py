@@ -9,10 +9,11 @@ from safetensors.torch import load_file, save_file
 
 from latentiqa.errors import DataError
 from latentiqa.hashing import file_digest
-from latentiqa.heads import Head, MLPHead, RidgeHead, load_head, save_head
+from latentiqa.heads import Head, MLPHead, QuadraticRidgeHead, RidgeHead, load_head, save_head
 
 HEADS = {
     "ridge": lambda: RidgeHead(alphas=[1.0, 10.0], refit=False),
+    "quadratic": lambda: QuadraticRidgeHead(alphas=[1.0, 10.0], rank=3),
     "linear": lambda: MLPHead(hidden=(), epochs=1),
     "mlp": lambda: MLPHead(hidden=(6, 4), epochs=1, seed=3),
 }
@@ -146,7 +147,10 @@ def test_weights_of_another_shape_are_refused(folder, change):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"class": "os.system"}, "unknown head 'os.system', expected one of RidgeHead, MLPHead"),
+        (
+            {"class": "os.system"},
+            "unknown head 'os.system', expected one of RidgeHead, QuadraticRidgeHead",
+        ),
         ({"class": ["RidgeHead"]}, "unknown head"),
         ({"schema": 99}, "schema 99, expected 1"),
         ({"arguments": {"beta": 1}}, "wrong arguments of RidgeHead"),

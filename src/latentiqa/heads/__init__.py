@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from latentiqa.heads.base import Head
 from latentiqa.heads.mlp import MLPHead
+from latentiqa.heads.quadratic import QuadraticRidgeHead
 from latentiqa.heads.ridge import RidgeHead
 from latentiqa.heads.saving import load_head, save_head
 
-__all__ = ["Head", "MLPHead", "RidgeHead", "load_head", "save_head"]
+__all__ = ["Head", "MLPHead", "QuadraticRidgeHead", "RidgeHead", "load_head", "save_head"]

@@ -73,8 +73,7 @@ class RidgeHead(Head):
         fast_dev_run: bool,  # a closed form has no shorter way
     ) -> dict[str, Any]:
         features, centred = self._prepare(x, y)
-        weights = ridge_path(features, centred, self.alphas)
-        scores = self.standardise(x_val) @ weights  # (M, A): all strengths in one product
+        scores = self._path(features, centred, self.standardise(x_val))
         val_srcc = [srcc(column, y_val) for column in scores.T]
         defined = [i for i, value in enumerate(val_srcc) if value == value]
         if not defined:
@@ -83,14 +82,13 @@ class RidgeHead(Head):
                 "check that features and targets vary"
             )
         best = max(defined, key=lambda i: (val_srcc[i], self.alphas[i]))
-        self.weight = weights[:, best].clone()
         if logger is not None:
             for step, (alpha, value) in enumerate(zip(self.alphas, val_srcc, strict=True)):
                 logger.log_metrics({"ridge/alpha": alpha, "val/srcc": value}, step=step)
         if self.refit:
             features, centred = self._prepare(torch.cat([x, x_val]), torch.cat([y, y_val]))
-            self.weight = ridge_solution(features, centred, self.alphas[best])
-        return self._report(best, val_srcc)
+        solved = self._solve(features, centred, self.alphas[best])
+        return self._report(best, val_srcc) | solved
 
     def _prepare(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised features and centred targets, float64; both statistics are kept."""
@@ -98,6 +96,15 @@ class RidgeHead(Head):
         self.to(x.device)
         self.bias = y.double().mean()
         return self.standardise.fit(x)(x), y.double() - self.bias
+
+    def _path(self, x: Tensor, y: Tensor, x_val: Tensor) -> Tensor:
+        """Centred validation scores (M, A) of fits of all strengths."""
+        return x_val @ ridge_path(x, y, self.alphas)
+
+    def _solve(self, x: Tensor, y: Tensor, alpha: float) -> dict[str, Any]:
+        """Keep the fit of one strength; what the report shall say of it."""
+        self.weight = ridge_solution(x, y, alpha)
+        return {}
 
     def _report(self, best: int, val_srcc: list[float]) -> dict[str, Any]:
         curve = zip(self.alphas, val_srcc, strict=True)

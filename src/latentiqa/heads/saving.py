@@ -15,10 +15,13 @@ from latentiqa.errors import DataError
 from latentiqa.files import write_atomic
 from latentiqa.heads.base import Head
 from latentiqa.heads.mlp import MLPHead
+from latentiqa.heads.quadratic import QuadraticRidgeHead
 from latentiqa.heads.ridge import RidgeHead
 
 SCHEMA = 1
-HEADS: dict[str, type[Head]] = {head.__name__: head for head in (RidgeHead, MLPHead)}
+HEADS: dict[str, type[Head]] = {
+    head.__name__: head for head in (RidgeHead, QuadraticRidgeHead, MLPHead)
+}
 """The classes that a file may name; nothing else is ever constructed."""
 
 

@@ -14,6 +14,7 @@ class Standardise(nn.Module):
 
     Args:
         in_features: number of columns F.
+        limit: values are limited to this many standard deviations either way.
 
     Example:
         >>> x = torch.tensor([[1.0, 7.0], [3.0, 7.0]])
@@ -24,8 +25,9 @@ class Standardise(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, in_features: int) -> None:
+    def __init__(self, in_features: int, limit: float = float("inf")) -> None:
         super().__init__()
+        self.limit = limit
         self.register_buffer("mean", torch.zeros(in_features, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(in_features, dtype=torch.float64))
 
@@ -39,4 +41,4 @@ class Standardise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardise (N, F) features of any floating dtype to float64."""
-        return (x.double() - self.mean) / self.scale
+        return ((x.double() - self.mean) / self.scale).clamp(-self.limit, self.limit)
