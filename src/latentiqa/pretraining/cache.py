@@ -8,7 +8,7 @@ kept in a store of the disk, and held in memory in half precision.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -104,14 +104,8 @@ class CropCache(Callback):
         trainer.strategy.barrier()
         store.refresh()
         levels = store.read(keys, ["levels"])["levels"]
-        held = {
-            # One after the other: a store answers in single precision.
-            name: store.read(keys, [name])[name].half().view(-1, *shape)
-            for name, shape in shapes.items()
-            if name != "levels"
-        }
-        latents = held.pop("latents")
-        module.source = CachedCrops(levels, latents, held, module.train.seed)
+        held = in_half_precision(store, keys, shapes)
+        module.source = CachedCrops(levels, held.pop("latents"), held, module.train.seed)
 
     def shapes(self, stage: DiffusionTraining, size: int) -> dict[str, torch.Size]:
         """Shapes of what is stored of a crop, by name."""
@@ -135,6 +129,18 @@ class CropCache(Callback):
                 for name, value in flat(described, batch["levels"]).items()
             }
             store.write([str(i) for i in todo[number * SHARD :][: len(batch["levels"])]], tensors)
+
+
+def in_half_precision(
+    store: FeatureStore, keys: Sequence[str], shapes: Mapping[str, torch.Size]
+) -> dict[str, Tensor]:
+    """What is stored of some crops, levels apart, ``(N, *shape)`` float16 by name."""
+    return {
+        # One after the other: a store answers in single precision.
+        name: store.read(keys, [name])[name].half().view(-1, *shape)
+        for name, shape in shapes.items()
+        if name != "levels"
+    }
 
 
 def flat(described: Mapping[str, Any], levels: Tensor) -> dict[str, Tensor]:
