@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
@@ -197,6 +199,44 @@ def test_the_exported_folder_is_a_pipeline_and_a_backbone(diffusion, tmp_path):
         torch.testing.assert_close(value, weights[name].half().float(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("denoising", "last"), [(1.0, "up.1.attn.1"), (0.0, "mid.resnet.1")])
+def test_magnitude_is_that_of_all_layers_that_run(diffusion, denoising, last):
+    alignment = LinearAlignment(encoder, {"mid.resnet.1": ["a"]})
+    training = diffusion(alignment=alignment, denoising=denoising, magnitude=0.5)
+    layers = layer_modules(training.trained.unet)
+    running = list(layers)[: 1 + list(layers).index(last)]
+    maps = {}
+    for layer in running:
+        layers[layer].register_forward_hook(
+            lambda _m, _i, output, layer=layer: maps.update(
+                {layer: output if isinstance(output, torch.Tensor) else output[0]}
+            )
+        )
+    terms, _ = losses(training)
+    assert training.tapped()[-1] == last
+    rms = [value.square().mean().sqrt().item() for value in maps.values()]
+    expected = sum(math.log(value) ** 2 for value in rms) / len(running)
+    assert terms["magnitude"].item() == pytest.approx(expected, rel=1e-4)
+    total = terms["alignment"] + 0.5 * terms["magnitude"] + denoising * terms.get("diffusion", 0)
+    assert terms["loss"].item() == pytest.approx(total.item(), rel=1e-5)
+
+
+def test_magnitude_is_held_where_the_learning_rate_lets_it_grow(diffusion):
+    grown = {}
+    for magnitude in (0.0, 1.0):
+        alignment = LinearAlignment(encoder, {"mid.resnet.1": ["a"]})
+        training = diffusion(alignment=alignment, denoising=0.0, magnitude=magnitude)
+        optimizer = torch.optim.Adam([p for p in training.parameters() if p.requires_grad], 3e-2)
+        for seed in range(40):
+            terms, _ = losses(training, seed=seed)
+            optimizer.zero_grad()
+            terms["loss"].backward()
+            optimizer.step()
+        training.magnitude = 1.0
+        grown[magnitude] = losses(training)[0]["magnitude"].item()
+    assert grown[1.0] < 0.5 * grown[0.0]
+
+
 def test_training_starts_from_the_weights_of_a_pipeline(diffusion, tmp_path):
     first = diffusion()
     first.export(tmp_path)
@@ -216,6 +256,7 @@ def test_training_starts_from_the_weights_of_a_pipeline(diffusion, tmp_path):
         ({"timestep_power": 0}, r"stage\.timestep_power=0"),
         ({"ema_decay": 1.0}, r"stage\.ema_decay=1.0"),
         ({"warmup_steps": -1}, r"stage\.warmup_steps=-1"),
+        ({"magnitude": -1.0}, r"stage\.magnitude=-1.0"),
         ({"denoising": -1.0}, r"stage\.denoising=-1.0"),
         ({"denoising": 0}, r"stage\.denoising=0: expected a weight > 0, or 0 with"),
         ({"recognition": Recognition(["mid.resnet.1"])}, r"stage\.caption_dropout=0"),

@@ -32,6 +32,7 @@ from latentiqa.errors import ConfigError, check_integer
 from latentiqa.pretraining.alignment import Alignment
 from latentiqa.pretraining.base import Optimizer, Pretraining, weights_from
 from latentiqa.pretraining.grids import save_grid
+from latentiqa.pretraining.magnitude import log_magnitude
 from latentiqa.pretraining.recognition import Recognition
 from latentiqa.pretraining.sampling import sample
 from latentiqa.pretraining.tokenizer import train_tokenizer
@@ -160,6 +161,8 @@ class DiffusionTraining(Pretraining):
         recognition: see `Recognition`; or none. Needs dropped captions.
         denoising: weight of the denoising loss. 0 learns what alignment and recognition teach
             and nothing else, at the price of the layers up to the last that they read.
+        magnitude: weight of the penalty on maps far from unit magnitude, see `log_magnitude`; 0
+            for none.
         draws: noisy versions of each crop in a step: encoding a crop costs more than another
             draw of timestep and noise.
         caption_dropout: probability that a crop's caption is "", the unconditional prompt.
@@ -191,6 +194,7 @@ class DiffusionTraining(Pretraining):
         alignment: Alignment | None = None,
         recognition: Recognition | None = None,
         denoising: float = 1.0,
+        magnitude: float = 0.0,
         draws: int = 1,
         caption_dropout: float = 0.1,
         timestep_power: float = 1.0,
@@ -214,6 +218,8 @@ class DiffusionTraining(Pretraining):
                 f"stage.denoising={denoising}: expected a weight > 0, or 0 with stage.alignment or "
                 "stage.recognition."
             )
+        if magnitude < 0:
+            raise ConfigError(f"stage.magnitude={magnitude}: expected a weight >= 0.")
         if timestep_power <= 0:
             raise ConfigError(f"stage.timestep_power={timestep_power}: expected a value > 0.")
         autoencoder = frozen_autoencoder(autoencoder_folder)
@@ -241,6 +247,7 @@ class DiffusionTraining(Pretraining):
         if recognition is not None:
             recognition.connect(self.channels_of("stage.recognition.layers", recognition.layers))
         self.denoising = denoising
+        self.magnitude = magnitude
         self.draws = draws
         self.caption_dropout = caption_dropout
         self.timestep_power = timestep_power
@@ -261,6 +268,15 @@ class DiffusionTraining(Pretraining):
                 f"{', '.join(modules)}."
             )
         return {layer: layer_channels(modules[layer]) for layer in layers}
+
+    def tapped(self) -> list[str]:
+        """Layers whose maps a step reads; for their magnitude, all that run."""
+        taps = [] if self.alignment is None else list(self.alignment.layers)
+        taps += [] if self.recognition is None else self.recognition.layers
+        if not self.magnitude:
+            return taps
+        layers = list(layer_modules(self.trained.unet))
+        return layers if self.denoising else layers[: 1 + max(map(layers.index, taps))]
 
     def encode(self, image: Tensor) -> Tensor:
         """Scaled latents of pictures in [0, 1], the mode of the posterior, without gradient."""
@@ -331,8 +347,8 @@ class DiffusionTraining(Pretraining):
             draws: noisy versions a crop.
 
         Returns:
-            ``loss``; of ``diffusion``, unweighted, ``alignment`` and ``recognition`` those that
-            are trained. Scalars.
+            ``loss``; of ``diffusion``, unweighted, ``alignment``, ``recognition`` and
+            ``magnitude`` those that are trained. Scalars.
         """
         seen = batch if "latents" in batch else self.describe(batch["image"])
         z0, levels = seen["latents"].float(), batch["levels"]
@@ -343,11 +359,9 @@ class DiffusionTraining(Pretraining):
         ]
         context = model.context(self.tokens(captions)).repeat(draws, 1, 1)
         z_t, t, target, weight = self.noised(z0.repeat(draws, 1, 1, 1), generator)
-        taps = [] if self.alignment is None else list(self.alignment.layers)
-        taps += [] if self.recognition is None else self.recognition.layers
         output, maps = tapped_forward(
             model.unet,
-            taps,
+            self.tapped(),
             lambda: model.unet(z_t, t, encoder_hidden_states=context).sample,
             need_output=self.denoising > 0,
         )
@@ -364,6 +378,9 @@ class DiffusionTraining(Pretraining):
             recognition = self.recognition(maps, levels.repeat(draws, 1))
             losses["recognition"] = (recognition * unnamed).sum() / unnamed.sum().clamp_min(1)
             total = total + self.recognition.weight * losses["recognition"]
+        if self.magnitude:
+            losses["magnitude"] = log_magnitude(maps.values())
+            total = total + self.magnitude * losses["magnitude"]
         return {"loss": total, **losses}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
