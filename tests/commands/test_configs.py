@@ -120,6 +120,7 @@ def check_features(config: Any, choice: str, _folder: Any) -> None:
     names = {"nss": "NSS", "lpips": "LPIPSFeatures"}
     names |= dict.fromkeys(("efficientnet", "efficientnet_lite2"), "EfficientNetFeatures")
     several = {"none": [], "nss_efficientnet": ["nss", "efficientnet"]}
+    several["efficientnets"] = ["efficientnet", "efficientnet_lite2"]
     psis = {name: build(psi) for name, psi in config.features.items()}
     assert list(psis) == several.get(choice, [choice])
     for name, psi in psis.items():
