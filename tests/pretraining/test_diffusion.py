@@ -101,6 +101,14 @@ def test_both_models_and_the_projections_learn_and_the_rest_is_frozen(diffusion)
     assert terms["loss"] > terms["diffusion"]
 
 
+def test_without_captions_the_text_encoder_stays_as_it_is(diffusion):
+    training = diffusion(caption_dropout=1.0)
+    terms, _ = losses(training)
+    terms["loss"].backward()
+    learning = {name for name, p in training.trained.named_parameters() if p.grad is not None}
+    assert {name.split(".")[0] for name in learning} == {"unet"}
+
+
 def test_dropped_captions_are_the_unconditional_prompt(diffusion):
     training = diffusion(caption_dropout=0.5)
     seen = []

@@ -165,7 +165,8 @@ class DiffusionTraining(Pretraining):
             for none.
         draws: noisy versions of each crop in a step: encoding a crop costs more than another
             draw of timestep and noise.
-        caption_dropout: probability that a crop's caption is "", the unconditional prompt.
+        caption_dropout: probability that a crop's caption is "", the unconditional prompt. At 1
+            the text encoder stays as it is.
         timestep_power: timesteps are ``T u^power``, u uniform; above 1 small ones come more
             often, which is where quality is read.
         min_snr_gamma: see `snr_weight`.
@@ -227,6 +228,9 @@ class DiffusionTraining(Pretraining):
         with weights_from("stage.start", start or "null", "a pipeline/ folder of this stage"):
             tokenizer = make_tokenizer(start, vocabulary, max_length)
             denoiser = make_denoiser(start, unet, text_encoder, tokenizer, channels)
+        if caption_dropout == 1:
+            # There are no words to learn, and from "" alone it learns to say nothing.
+            denoiser.text_encoder.requires_grad_(False)
         super().__init__(
             denoiser,
             optimizer,
