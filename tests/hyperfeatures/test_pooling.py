@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from latentiqa.errors import ConfigError
-from latentiqa.hyperfeatures.pooling import pool, pool_all, pooled_widths
+from latentiqa.hyperfeatures.pooling import (
+    POOLINGS,
+    WIDEST,
+    correlation,
+    mixture,
+    pool,
+    pool_all,
+    pooled_widths,
+)
 
 
 def test_statistics_are_each_channels_own():
@@ -31,15 +40,55 @@ def test_an_unknown_pooling_is_refused():
         pool(torch.zeros(1, 1, 1, 1), "max")
 
 
-@pytest.mark.parametrize("pooling", ["mean", "mean_std"])
+@pytest.mark.parametrize("pooling", POOLINGS)
 def test_maps_are_pooled_by_name_as_the_widths_say(pooling):
-    maps = {"a": torch.randn(2, 5, 4, 6), "b": torch.randn(2, 3, 1, 1)}
+    channels = {"a": 5, "b": 3, "wide": WIDEST + 1}
+    maps = {name: torch.randn(2, n, 4, 6) for name, n in channels.items()}
+    maps["b"] = maps["b"][..., :1, :1]
     pooled = pool_all(maps, pooling)
     for name, x in maps.items():
         for statistic, value in pool(x, pooling).items():
             assert torch.equal(pooled[f"{name}/{statistic}"], value)
-    widths = pooled_widths({"a": 5, "b": 3}, pooling)
+    widths = pooled_widths(channels, pooling)
     assert list(pooled) == list(widths)
     assert {name: value.shape[1] for name, value in pooled.items()} == widths
     with pytest.raises(ConfigError, match="pooling='max'"):
         pooled_widths({"a": 5}, "max")
+
+
+def test_correlations_are_numpys_own():
+    x = torch.randn(3, 6, 4, 5)
+    x[:, 1] += 2 * x[:, 0]
+    first, second = np.triu_indices(6, 1)
+    for picture, found in zip(x.double().numpy(), correlation(x), strict=True):
+        expected = np.corrcoef(picture.reshape(6, -1))[first, second]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_correlations_of_a_wide_map_are_a_mixture_of_all_of_its_own():
+    x = torch.randn(2, 100, 8, 9) * torch.logspace(0, 1, 100).view(1, -1, 1, 1)
+    rows = mixture(100, x.device).double().numpy()
+    np.testing.assert_allclose(rows @ rows.T, np.eye(WIDEST), atol=1e-6)
+    first, second = np.triu_indices(WIDEST, 1)
+    for picture, found in zip(x.double().numpy(), correlation(x), strict=True):
+        whole = np.corrcoef(picture.reshape(100, -1))
+        expected = (rows @ whole @ rows.T)[first, second]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_mixture_is_the_same_on_every_machine():
+    # Values of this very draw: features of a shipped head must not turn with a library's version.
+    expected = torch.tensor([[0.226975, -0.025584, -0.097654], [0.024527, 0.019321, 0.202616]])
+    found = mixture(80, torch.device("cpu"))[:2, :3]
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_channels_that_are_constant_correlate_with_nothing_and_have_gradients():
+    x = torch.randn(1, 3, 4, 4)
+    x[:, 1] = 7.0
+    x.requires_grad_()
+    values = correlation(x)
+    assert values[0, 0] == values[0, 2] == 0 != values[0, 1]
+    [gradient] = torch.autograd.grad(values.sum(), x)
+    assert gradient.isfinite().all()
+    assert not correlation(x[..., :1, :1]).any()

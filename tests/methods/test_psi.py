@@ -5,6 +5,7 @@ import torch
 from omegaconf import OmegaConf
 
 from latentiqa.commands.launch import build, config_folder
+from latentiqa.hyperfeatures.pooling import POOLINGS
 from latentiqa.methods.psi import PsiFeatures
 from latentiqa.perceptual import PooledPsi, empty
 from latentiqa.perceptual.efficientnet import EfficientNetFeatures, EfficientNetLite
@@ -65,12 +66,12 @@ def test_lpips_gives_the_moments_of_the_calibrated_unit_vectors(net, pictures):
 def test_nss_gives_its_features_by_scale_whatever_the_pooling(pictures):
     image, names = pictures
     [expected] = NSS(scales=2)(image)
-    for pooling in ("mean", "mean_std"):
+    for pooling in POOLINGS:
         features = PsiFeatures("nss", NSS(scales=2), pooling).hyperfeatures(image, names)
         same(features, {"nss/scale0": expected[:, :20], "nss/scale1": expected[:, 20:]})
 
 
-@pytest.mark.parametrize("pooling", ["mean", "mean_std"])
+@pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("psi", PSIS, ids=str)
 def test_widths_tell_names_order_and_lengths(psi, pooling, pictures):
     image, names = pictures[0][:2], pictures[1][:2]
@@ -85,12 +86,13 @@ def test_widths_tell_names_order_and_lengths(psi, pooling, pictures):
 @pytest.mark.parametrize("psi", PSIS, ids=str)
 def test_a_picture_alone_has_the_features_that_it_has_in_a_batch(psi, pictures):
     image, names = pictures[0][:4], pictures[1][:4]
-    method = PsiFeatures("psi", psi, "mean_std")
+    method = PsiFeatures("psi", psi, "mean_std_correlation")
     batch = method.hyperfeatures(image.flip(0), names)
     alone = method.hyperfeatures(image[:1], ["another name.png"])
     for name, value in batch.items():
-        scale = value.abs().max()
-        assert (alone[name][0] - value[3]).abs().max() <= 1e-5 * scale
+        # Maps of four pixels that hardly differ: their rounding is large beside their spread.
+        tolerance = 1e-4 if name.endswith("/correlation") else 1e-5
+        assert (alone[name][0] - value[3]).abs().max() <= tolerance * value.abs().max()
 
 
 def test_the_recipe_is_the_psi_and_nothing_else():

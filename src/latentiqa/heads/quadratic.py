@@ -72,13 +72,14 @@ class QuadraticRidgeHead(RidgeHead):
 
     def _solve(self, x: Tensor, y: Tensor, alpha: float) -> dict[str, Any]:
         n, f = x.shape
-        dual = torch.linalg.solve(kernel(x, x) + alpha * torch.eye(n).to(x), y)
+        products = kernel(x, x)
+        dual = torch.linalg.solve(products + alpha * torch.eye(n).to(x), y)
         self.bias = self.bias + dual.sum()
         self.weight = 2 / f * (x.T @ dual)
         values, vectors = leading_eigenpairs(x, dual / f**2, self.rank)
         self.values[: len(values)] = values
         self.vectors[:, : len(values)] = vectors.float()
-        left = kernel(x, x) @ dual - dual.sum() - x @ self.weight
+        left = products @ dual - dual.sum() - x @ self.weight
         left = left - (x @ self.vectors.double()).square() @ self.values
         return {"rank_error": left.square().mean().sqrt().item()}
 

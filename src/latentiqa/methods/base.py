@@ -21,7 +21,7 @@ class FeatureExtractor(LightningModule, ABC):
 
     Args:
         name: short name, for tables and messages.
-        pooling: ``mean`` or ``mean_std`` of each channel of a map.
+        pooling: how maps become features, see `latentiqa.hyperfeatures.pooling.POOLINGS`.
 
     Raises:
         ConfigError: the pooling is not known.

@@ -27,7 +27,7 @@ class LGDM(FeatureExtractor):
         timesteps: the trajectory, and where features are read.
         layers: the U-Net layers that are tapped.
         guidance: what corrects each step.
-        pooling: ``mean`` or ``mean_std`` of each channel.
+        pooling: how maps become features, see `latentiqa.hyperfeatures.pooling.POOLINGS`.
         prompt: conditions the U-Net; empty by default, without classifier-free guidance.
         seed: seeds each picture's noise, together with its name and the timestep.
 

@@ -21,8 +21,8 @@ class PsiFeatures(FeatureExtractor):
     Args:
         name: begins the names of the features.
         psi: what sees the picture.
-        pooling: ``mean`` or ``mean_std`` of each channel of a psi's map; a psi without maps has
-            statistics of its own.
+        pooling: how a psi's maps become features, see `latentiqa.hyperfeatures.pooling.POOLINGS`;
+            a psi without maps has statistics of its own.
 
     Raises:
         ConfigError: the pooling is not known.
