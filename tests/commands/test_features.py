@@ -101,6 +101,18 @@ def test_another_psi_extracts_only_its_own(options, beside):
     assert wider.results["features"] == "lgdm + nss + efficientnet"
 
 
+def test_each_has_a_pooling_of_its_own_where_it_is_told(options, beside, house):
+    psi = ["features=efficientnet", "features.efficientnet.blocks=[block.0]"]
+    pooling = "pooling={lgdm:mean,efficientnet:mean_std_correlation}"
+    stores = succeed("train", *options, *psi, pooling).results["stores"]
+    assert stores["lgdm"]["extracted"] == 0
+    assert stores["lgdm"]["n_features"] < beside.results["stores"]["lgdm"]["n_features"]
+    # 16 means and standard deviations, 120 pairs.
+    assert stores["efficientnet"]["n_features"] == 152
+    names = {f"efficientnet/block.0/{s}" for s in ("mean", "std", "correlation")}
+    assert names <= stored(house, stores["efficientnet"]["key"])
+
+
 def test_a_run_without_diffusion_needs_no_backbone(micro, scores_csv, tmp_path, no_backbone):
     options = [*micro, *on_csv(scores_csv), *places(tmp_path), *PSI]
     outcome = succeed("train", *options)

@@ -63,11 +63,13 @@ class Method:
     Attributes:
         lgdm: its backbone, timesteps, layers and guidance; empty without LGDM.
         psis: psis of the picture itself by name.
+        pooling: of each of them by name.
         resize: brings pictures to the resolution of all of them.
     """
 
     lgdm: dict[str, Any]
     psis: dict[str, PooledPsi]
+    pooling: dict[str, str]
     resize: Resize
 
     @property
@@ -83,9 +85,7 @@ def check_method(config: DictConfig) -> Method:
         ConfigError: a value is outside its range.
     """
     from latentiqa.data.images import Resize
-    from latentiqa.hyperfeatures.pooling import statistics_of
 
-    statistics_of(config.pooling)
     psis = _check_psis(config)
     match OmegaConf.select(config, "method.name"):
         case "lgdm":
@@ -105,7 +105,8 @@ def check_method(config: DictConfig) -> Method:
                 raise ConfigError(f"method.resolution={resolution!r}: expected pixels, an integer.")
         case name:
             raise ConfigError(f"method.name={name!r}: expected lgdm or psi.")
-    return Method(lgdm, psis, Resize(resolution, config.data.resize))
+    pooling = _check_pooling(config, [*(["lgdm"] if lgdm else []), *psis])
+    return Method(lgdm, psis, pooling, Resize(resolution, config.data.resize))
 
 
 def _check_psis(config: DictConfig) -> dict[str, PooledPsi]:
@@ -121,6 +122,22 @@ def _check_psis(config: DictConfig) -> dict[str, PooledPsi]:
     return psis
 
 
+def _check_pooling(config: DictConfig, names: Sequence[str]) -> dict[str, str]:
+    from latentiqa.hyperfeatures.pooling import statistics_of
+
+    pooling = config.pooling
+    if isinstance(pooling, str):
+        pooling = dict.fromkeys(names, pooling)
+    if not isinstance(pooling, dict | DictConfig) or set(pooling) != set(names):
+        raise ConfigError(
+            f"pooling={pooling}: expected one pooling for all, such as mean_std, or one for each "
+            f"of what computes features: {', '.join(names)}."
+        )
+    for value in pooling.values():
+        statistics_of(value)
+    return {name: pooling[name] for name in names}
+
+
 def load_extractors(config: DictConfig, method: Method) -> list[FeatureExtractor]:
     """Load what computes the features: LGDM around its backbone, then the psis."""
     from latentiqa.methods.lgdm import LGDM
@@ -134,12 +151,12 @@ def load_extractors(config: DictConfig, method: Method) -> list[FeatureExtractor
             timesteps,
             layers,
             guidance,
-            pooling=config.pooling,
+            pooling=method.pooling["lgdm"],
             prompt=config.prompt,
             seed=config.seed,
         )
         extractors.append(lgdm)
-    return extractors + [PsiFeatures(n, psi, config.pooling) for n, psi in method.psis.items()]
+    return extractors + [PsiFeatures(n, psi, method.pooling[n]) for n, psi in method.psis.items()]
 
 
 def feature_names(extractors: Sequence[FeatureExtractor]) -> list[str]:
