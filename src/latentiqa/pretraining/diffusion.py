@@ -158,7 +158,7 @@ class DiffusionTraining(Pretraining):
         max_length: tokens of a caption at most.
         start: a pipeline folder whose U-Net, text encoder and tokenizer training starts from.
         alignment: see `Alignment`; or none.
-        recognition: see `Recognition`; or none. Needs dropped captions.
+        recognition: see `Recognition`; or none.
         denoising: weight of the denoising loss. 0 learns what alignment and recognition teach
             and nothing else, at the price of the layers up to the last that they read.
         magnitude: weight of the penalty on maps far from unit magnitude, see `log_magnitude`; 0
@@ -209,11 +209,6 @@ class DiffusionTraining(Pretraining):
         check_integer("stage.draws", draws, 1)
         if not 0 <= caption_dropout <= 1:
             raise ConfigError(f"stage.caption_dropout={caption_dropout}: expected a probability.")
-        if recognition is not None and not caption_dropout:
-            raise ConfigError(
-                "stage.recognition learns from pictures without a caption, and "
-                "stage.caption_dropout=0 leaves none; expected more, for example 0.25."
-            )
         if denoising < 0 or not (denoising or alignment or recognition):
             raise ConfigError(
                 f"stage.denoising={denoising}: expected a weight > 0, or 0 with stage.alignment or "
@@ -378,9 +373,7 @@ class DiffusionTraining(Pretraining):
             losses["alignment"] = self.alignment(maps, seen["targets"])
             total = total + self.alignment.weight * losses["alignment"]
         if self.recognition is not None:
-            unnamed = dropped.repeat(draws).to(z0)
-            recognition = self.recognition(maps, levels.repeat(draws, 1))
-            losses["recognition"] = (recognition * unnamed).sum() / unnamed.sum().clamp_min(1)
+            losses["recognition"] = self.recognition(maps, levels.repeat(draws, 1))
             total = total + self.recognition.weight * losses["recognition"]
         if self.magnitude:
             losses["magnitude"] = log_magnitude(maps.values())

@@ -1,14 +1,17 @@
 """Recognition: pooled U-Net maps learn to say how a picture was degraded.
 
-The caption tells a denoiser what was done to a picture, so that it need not see it. Where the
-caption is dropped, a linear head on each tapped layer's pooled statistics, the very numbers that
-quality is regressed from, tells the level of every kind of degradation. After networks for quality
-assessment that learn types and levels of distortions first: MEON (Ma et al., IEEE TIP 2018) and
-DB-CNN (Zhang et al., IEEE TCSVT 2020). That it is done to a diffusion model is ours.
+A linear head on each tapped layer's pooled statistics, the very numbers that quality is regressed
+from, tells the level of every kind of degradation. Where the caption is dropped this has to be seen
+in the picture; where it is given it may be read, so that words come to stand for what is seen. (Of
+dropped captions alone it teaches the U-Net to mark them by a constant and the text encoder to tell
+"" from everything else and nothing more.) After networks for quality assessment that learn types
+and levels of distortions first: MEON (Ma et al., IEEE TIP 2018) and DB-CNN (Zhang et al., IEEE
+TCSVT 2020). That it is done to a diffusion model is ours.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -19,6 +22,9 @@ from latentiqa.data.captions import WORDS
 from latentiqa.errors import ConfigError
 from latentiqa.hyperfeatures.pooling import pool
 from latentiqa.pretraining.base import key_of
+
+PRIOR = 0.06
+"""Level of a kind, 0 (none) to 1 (severe), averaged over the crops of `latentiqa.data.crops`."""
 
 
 class Recognition(nn.Module):
@@ -50,19 +56,21 @@ class Recognition(nn.Module):
         """
         for layer in self.layers:
             width = 2 * channels[layer]  # mean and standard deviation
-            self.heads[key_of(layer)] = nn.Sequential(
-                nn.BatchNorm1d(width, affine=False), nn.Linear(width, len(WORDS))
-            )
+            linear = nn.Linear(width, len(WORDS))
+            # What is known without a look: the bias alone would take thousands of steps to get
+            # there, and the maps would be bent to it.
+            nn.init.constant_(linear.bias, math.log(PRIOR / (1 - PRIOR)))
+            self.heads[key_of(layer)] = nn.Sequential(nn.BatchNorm1d(width, affine=False), linear)
 
     def forward(self, maps: Mapping[str, Tensor], levels: Tensor) -> Tensor:
-        """Cross-entropy of the levels, averaged over kinds and layers.
+        """Cross-entropy of the levels, averaged over samples, kinds and layers.
 
         Args:
             maps: layer address -> ``(B, C, h, w)``.
             levels: of each kind in the order of `WORDS`, 0 (none) to 1 (severe), ``(B, K)``.
 
         Returns:
-            ``(B,)``, unweighted.
+            A scalar, unweighted.
 
         Raises:
             ConfigError: a single sample, which cannot be standardised in training.
@@ -75,8 +83,8 @@ class Recognition(nn.Module):
         losses = []
         for layer in self.layers:
             logits = self.heads[key_of(layer)](moments(maps[layer])).float()
-            losses.append(F.binary_cross_entropy_with_logits(logits, levels, reduction="none"))
-        return torch.stack(losses).mean(dim=(0, 2))
+            losses.append(F.binary_cross_entropy_with_logits(logits, levels))
+        return torch.stack(losses).mean()
 
 
 def moments(maps: Tensor) -> Tensor:
