@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from latentiqa.data.manifest import Manifest, Part, Record, check_files
+from latentiqa.data.manifest import Manifest, Part, Record
+from latentiqa.data.readers.source import Source
 from latentiqa.data.tables import read_rows
-from latentiqa.errors import DataError
 
 TABLES: dict[str, Part] = {
     "Train (Images and MOS).csv": "train",
     "Test (Images and MOS).csv": "test",
 }
-MOS_RANGE = (0.0, 1.0)
-LAYOUT = (
-    f"expected the authors' layout: Images/, {', '.join(TABLES)} (columns Image Name,MOS); "
-    "the dataset is published at github.com/nisarahmedrana/BIQ2021 (Ahmed and Asif, Journal of "
-    "Electronic Imaging 31(5), 2022)"
+
+SOURCE = Source(
+    name="biq2021",
+    paper="Ahmed and Asif, Journal of Electronic Imaging 31(5), 2022",
+    home="github.com/nisarahmedrana/BIQ2021",
+    licence="research use; cite the paper",
+    pictures=12000,
+    layout=f"Images/, {', '.join(TABLES)} (columns Image Name,MOS)",
+    mos_range=(0.0, 1.0),
 )
 
 
@@ -36,11 +40,8 @@ def read_biq2021(root: str | Path) -> Manifest:
     Raises:
         DataError: folder, table or pictures are missing, or a table is broken.
     """
-    root = Path(root).expanduser()
-    expected = [root, root / "Images", *(root / table for table in TABLES)]
-    if absent := [str(path) for path in expected if not path.exists()]:
-        raise DataError(f"biq2021: {', '.join(absent)} not found; {LAYOUT}")
-    records = tuple(
+    root = SOURCE.locate(root, "Images", *TABLES)
+    return SOURCE.manifest(
         Record(
             name=row.text("Image Name"),
             path=root / "Images" / row.text("Image Name"),
@@ -50,5 +51,3 @@ def read_biq2021(root: str | Path) -> Manifest:
         for table, part in TABLES.items()
         for row in read_rows(root / table, required=("Image Name", "MOS"))
     )
-    check_files("biq2021", records, f"complete {root / 'Images'} or remove their rows")
-    return Manifest("biq2021", records, MOS_RANGE, higher_is_better=True)

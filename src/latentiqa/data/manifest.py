@@ -8,12 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from latentiqa.errors import ConfigError, DataError
 from latentiqa.hashing import digest
 
+if TYPE_CHECKING:
+    from latentiqa.data.readers.source import Source
+
 Part = Literal["train", "val", "test"]
+
+UNRATED = math.nan
+"""The score of a picture without one."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class Record:
     Attributes:
         name: unique in its dataset; what splits, seeds and predictions refer to.
         path: the file.
-        mos: the raw score, on the dataset's own scale.
+        mos: the raw score, on the dataset's own scale, or `UNRATED`.
         reference: name of the content it was made from, where the dataset has such.
         part: the part of the official split that it belongs to, where there is one.
         attributes: anything else worth grouping results by, such as distortion and level.
@@ -44,9 +50,10 @@ class Manifest:
     Attributes:
         dataset: short name.
         records: in the dataset's own order; the position is a batch's ``index``.
-        mos_range: the ends of the raw scale.
+        mos_range: the ends of the raw scale; none of a dataset without scores.
         higher_is_better: direction of the raw scale.
         note: a caveat that is printed wherever numbers from this dataset appear.
+        source: what was published, of a published dataset.
 
     Raises:
         ConfigError: the range is not two finite numbers in ascending order.
@@ -61,13 +68,14 @@ class Manifest:
 
     dataset: str
     records: tuple[Record, ...]
-    mos_range: tuple[float, float]
-    higher_is_better: bool
+    mos_range: tuple[float, float] | None
+    higher_is_better: bool = True
     note: str = ""
+    source: Source | None = None
 
     def __post_init__(self) -> None:
-        low, high = self.mos_range
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        low, high = (-math.inf, math.inf) if self.mos_range is None else self.mos_range
+        if self.is_rated and not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ConfigError(
                 f"mos_range={self.mos_range}: expected (lowest, highest), two finite numbers"
             )
@@ -80,9 +88,9 @@ class Manifest:
                 f"{_first(repeated)}; names must be unique, remove or rename the copies"
             )
         for record in self.records:
-            if not math.isfinite(record.mos):
+            if math.isfinite(record.mos) != self.is_rated:
                 raise DataError(f"{self.dataset}: the score of {record.name} is {record.mos}")
-            if not low <= record.mos <= high:
+            if self.is_rated and not low <= record.mos <= high:
                 raise DataError(
                     f"{self.dataset}: the score of {record.name} is {record.mos}, outside "
                     f"mos_range=[{low}, {high}]; mend the score or state the true range"
@@ -93,6 +101,11 @@ class Manifest:
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
+
+    @property
+    def is_rated(self) -> bool:
+        """Whether its pictures have scores: all of them, or none."""
+        return self.mos_range is not None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -108,8 +121,10 @@ class Manifest:
         """Map a raw score to [0, 1], higher better: what heads are trained on.
 
         Raises:
-            DataError: the score is outside ``mos_range``.
+            DataError: the score is outside ``mos_range``, or the dataset has no scores.
         """
+        if self.mos_range is None:
+            raise DataError(f"{self.dataset}: has no scores; it is for pretraining")
         low, high = self.mos_range
         if not low <= mos <= high:
             raise DataError(f"{self.dataset}: score {mos} is outside mos_range=[{low}, {high}]")
