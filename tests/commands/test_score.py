@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from command_line import Outcome, on_csv, places, succeed, type_in
-from miniatures import write_csv, write_image
+from miniature_datasets import WRITERS
+from miniatures import write_biq2021, write_csv, write_image
 
 from latentiqa.commands import VERBS, main
 from latentiqa.commands.trained import EMBEDDED
@@ -360,6 +361,32 @@ def test_doctor(tmp_path):
     for said in ("torch", "diffusers", "cpu", "embedded", "sd15", "GB free"):
         assert said in outcome.out
     assert not list(tmp_path.iterdir())
+
+
+def test_doctor_of_a_dataset(tmp_path):
+    root = write_biq2021(tmp_path / "biq", train=6, test=3)
+    options = ["doctor", "dataset=biq2021", f"dataset.root={root}"]
+    outcome = succeed(*options)
+    for said in ("9 of 12,000 published", "github.com", "6 train, 3 test", "all 9 pictures"):
+        assert said in outcome.out
+    train, test = root / "Images" / "ss01 (1).jpg", root / "Images" / "ss03 (9).jpg"
+    shutil.copy(train, test)
+    (root / "Images" / "ss02 (2).jpg").write_text("no picture")
+    outcome = type_in(*options)
+    assert outcome.status == 1
+    assert "ss01 (1).jpg, ss03 (9).jpg: IN TWO PARTS OF A SPLIT" in outcome.out
+    assert "1 pictures cannot be read" in outcome.out
+    outcome = type_in("doctor", "dataset=koniq10k", f"dataset.root={tmp_path / 'koniq'}")
+    assert outcome.status == 1
+    assert "10,073 pictures" in outcome.err
+    assert "database.mmsp-kn.de" in outcome.err
+
+
+def test_pictures_without_scores_are_for_pretraining(tmp_path):
+    root = WRITERS["kadis700k"](tmp_path / "kadis")
+    outcome = type_in("train", "dataset=kadis700k", f"dataset.root={root}", *places(tmp_path))
+    assert outcome.status == 1
+    assert "dataset=kadis700k: its pictures have no scores" in outcome.err
 
 
 def test_report(trained, home, tmp_path):

@@ -1,18 +1,21 @@
-"""latentiqa doctor: what this machine has: versions, devices, weights, disk.
+"""latentiqa doctor: what this machine has, or what is wrong with a dataset.
 
 Usage: latentiqa doctor [key=value ...]
 
-Nothing is downloaded or changed.
+Versions, devices, weights, disk; with dataset=, its pictures and scores instead: what is missing,
+unreadable, or there twice. Nothing is downloaded or changed.
 
   latentiqa doctor
-  latentiqa doctor paths.store=/data/features
+  latentiqa doctor dataset=koniq10k dataset.root=/data/koniq10k
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -20,13 +23,20 @@ from rich.table import Table
 
 from latentiqa.backbones.source import BackboneSource
 from latentiqa.commands.launch import Done, build, config_folder
+from latentiqa.commands.parts import listed
+from latentiqa.commands.progress import track
 from latentiqa.paths import cache_dir
 from latentiqa.runs import environment
+
+if TYPE_CHECKING:
+    from latentiqa.data.manifest import Manifest
 
 
 def run(config: DictConfig) -> Done:
     """Print the report; see the module's docstring."""
     console = Console(highlight=False)
+    if config.dataset is not None:
+        return check_dataset(config, console)
     env = environment()
     console.print(_table("versions", {**env["versions"], "git": env["git_sha"] or "no checkout"}))
     console.print(_table("devices", devices()))
@@ -34,6 +44,49 @@ def run(config: DictConfig) -> Done:
     places = {"runs": config.paths.runs, "store": config.paths.store, "cache": str(cache_dir())}
     console.print(_table("disk", {name: disk(Path(path)) for name, path in places.items()}))
     return Done()
+
+
+def check_dataset(config: DictConfig, console: Console) -> Done:
+    """Print what a dataset's folder holds; status 1 if something is wrong with its pictures."""
+    from latentiqa.data.check import check_pictures
+
+    manifest: Manifest = build(config.dataset)
+    console.print(_table(manifest.dataset, describe(manifest)))
+    with track("reading pictures", len(manifest)) as advance:
+        findings = check_pictures(manifest, advance=advance)
+    if findings.unreadable:
+        console.print(f"{len(findings.unreadable)} pictures cannot be read:")
+        console.print(listed(findings.unreadable), markup=False)
+    for names in findings.copies:
+        leak = ": IN TWO PARTS OF A SPLIT" if names in findings.leaks else ""
+        console.print(f"the same file: {', '.join(names)}{leak}", markup=False)
+    wrong = bool(findings.unreadable or findings.leaks)
+    if not wrong:
+        console.print(f"all {len(manifest):,} pictures can be read, and no copy is in two parts")
+    return Done(status=int(wrong))
+
+
+def describe(manifest: Manifest) -> dict[str, str]:
+    """A dataset in a few lines: where it is from, how much of it is here, its scores and parts."""
+    told = {}
+    pictures = f"{len(manifest):,}"
+    if source := manifest.source:
+        told |= {"paper": source.paper, "home": source.home, "licence": source.licence}
+        pictures += f" of {source.pictures:,} published"
+    told["pictures"] = pictures
+    told["scores"] = "none"
+    if manifest.mos_range is not None:
+        scores = [record.mos for record in manifest]
+        low, high = manifest.mos_range
+        better = "higher" if manifest.higher_is_better else "lower"
+        told["scores"] = (
+            f"{min(scores):g} to {max(scores):g} on {low:g} to {high:g}, {better} is better"
+        )
+    contents = {record.reference for record in manifest} - {None}
+    told["contents"] = f"{len(contents):,}, kept together" if contents else "every picture its own"
+    parts = Counter(record.part for record in manifest if record.part)
+    told["official split"] = ", ".join(f"{n:,} {part}" for part, n in parts.items()) or "none"
+    return told | {"fingerprint": manifest.fingerprint}
 
 
 def devices() -> dict[str, str]:

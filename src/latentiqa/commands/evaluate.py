@@ -21,7 +21,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from latentiqa.commands.launch import Done, build
+from latentiqa.commands.launch import Done
 from latentiqa.commands.parts import (
     check_values,
     fill_stores,
@@ -29,6 +29,7 @@ from latentiqa.commands.parts import (
     is_other_rank,
     notes_of,
     plain,
+    rated_dataset,
     read_stores,
     split_of,
     trainer_factory,
@@ -51,7 +52,7 @@ def run(config: DictConfig) -> Done:
         raise ConfigError(f"part={config.part!r}: expected one of {', '.join(PARTS)}.")
     finished = find_run(config.run, config.paths.runs)
     trained = finished.results
-    manifest = build(config.dataset)
+    manifest = rated_dataset(config)
     if config.part == "all":
         names, split_hash = list(manifest.names), digest(manifest.names)
     else:

@@ -109,6 +109,22 @@ def check_method(config: DictConfig) -> Method:
     return Method(lgdm, psis, pooling, Resize(resolution, config.data.resize))
 
 
+def rated_dataset(config: DictConfig) -> Manifest:
+    """Read the dataset's lists; it must have scores.
+
+    Raises:
+        DataError: something of the dataset is missing or broken.
+        ConfigError: it has no scores.
+    """
+    manifest = build(config.dataset)
+    if not manifest.is_rated:
+        raise ConfigError(
+            f"dataset={manifest.dataset}: its pictures have no scores; it is for latentiqa "
+            "pretrain, choose another one"
+        )
+    return manifest
+
+
 def _check_psis(config: DictConfig) -> dict[str, PooledPsi]:
     from latentiqa.perceptual import PooledPsi
 

@@ -40,6 +40,7 @@ from latentiqa.commands.parts import (
     load_extractors,
     notes_of,
     plain,
+    rated_dataset,
     read_stores,
     split_of,
     trainer_factory,
@@ -78,7 +79,7 @@ def plan_run(config: DictConfig) -> Plan:
     """
     check_values(config)
     method, head = check_method(config), build(config.head)
-    manifest = build(config.dataset)
+    manifest = rated_dataset(config)
     split = split_of(config, manifest)
     values = plain(config)
     sign = signature(values, dataset=manifest.fingerprint, split=split.hash)

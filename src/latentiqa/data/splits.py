@@ -123,7 +123,7 @@ def check_disjoint(manifest: Manifest, split: Split) -> None:
     seen: dict[tuple[str, str], str] = {}
     for part in ("train", "val", "test"):
         for record in manifest.subset(getattr(split, part)):
-            for key in {("picture", record.name), _content(record)}:
+            for key in {("picture", record.name), content(record)}:
                 if seen.setdefault(key, part) != part:
                     raise DataError(
                         f"{manifest.dataset}: {key[0]} {key[1]} is in both {seen[key]} and {part} "
@@ -180,14 +180,14 @@ def _shuffled(records: Iterable[Record], seed: int) -> list[Group]:
     """Names grouped by content, in the random order of a seed."""
     groups: dict[tuple[str, str], Group] = defaultdict(list)
     for record in records:
-        groups[_content(record)].append(record.name)
+        groups[content(record)].append(record.name)
     # Of Python's generators only random() is promised to stay the same between versions.
     generator = random.Random(seed)
     order = {content: generator.random() for content in sorted(groups)}
     return [groups[content] for content in sorted(groups, key=order.__getitem__)]
 
 
-def _content(record: Record) -> tuple[str, str]:
+def content(record: Record) -> tuple[str, str]:
     """What must not be in two parts: the reference, or else the picture itself."""
     if record.reference is None:
         return ("picture", record.name)
