@@ -277,6 +277,16 @@ def write_uhd_iqa(root: Path) -> Path:
     return root
 
 
+def write_huggingface(root: Path) -> Path:
+    """Four pictures in the columns ``image`` and ``mos``, as `save_to_disk` leaves them."""
+    import datasets
+
+    paths = [str(write_image(root.parent / "pictures" / f"{i}.png", i)) for i in range(4)]
+    rows = datasets.Dataset.from_dict({"image": paths, "mos": [1.0, 2.0, 3.0, 4.0]})
+    rows.cast_column("image", datasets.Image()).save_to_disk(root)
+    return root
+
+
 def write_tid2008(root: Path) -> Path:
     return write_tid2013(root)
 

@@ -11,7 +11,7 @@ from command_line import type_in
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
-from miniature_datasets import WRITERS
+from miniature_datasets import WRITERS, write_huggingface
 from miniatures import recipe, recipes, write_autoencoder, write_csv
 from omegaconf import DictConfig, OmegaConf
 
@@ -45,6 +45,9 @@ def filled_in(tmp_path, micro_folder) -> Callable[[str, str], list[str]]:
                 return [f"dataset.path={write_csv(tmp_path)}"]
             case "dataset", "demo":
                 return [f"dataset.cache_dir={tmp_path}", "dataset.photos=[moon]"]
+            case "dataset", "huggingface":
+                folder = write_huggingface(tmp_path / choice)
+                return [f"dataset.path={folder}", f"dataset.cache_dir={tmp_path}"]
             case "dataset", _:
                 return [f"dataset.root={WRITERS[choice](tmp_path / choice)}"]
             case "stage", "diffusion":
