@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import datasets
 import pytest
 from miniatures import write_image
 
 from latentiqa.data.images import read_image
 from latentiqa.data.readers.huggingface import read_huggingface
 from latentiqa.errors import ConfigError, DataError
-
-datasets = pytest.importorskip("datasets")
 
 
 @pytest.fixture(autouse=True)
