@@ -1,0 +1,201 @@
+"""Whether a difference between two methods is more than chance, and how sure a figure is.
+
+On one split two methods are compared by their correlations with the same human scores, which are
+dependent (`williams`); over random splits by the differences of a figure (`corrected_t`,
+`wilcoxon`). All p-values are two-sided.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from latentiqa.errors import ConfigError, DataError
+
+
+class Significance(NamedTuple):
+    """What a test of significance found.
+
+    Attributes:
+        statistic: positive where the first method is the better one.
+        p: probability of as large a statistic, of either sign, if there were no difference.
+    """
+
+    statistic: float
+    p: float
+
+
+class Interval(NamedTuple):
+    """A confidence interval."""
+
+    low: float
+    high: float
+
+
+def williams(target: Any, first: Any, second: Any, *, ranks: bool = True) -> Significance:
+    """Williams' test of two correlations with the same target.
+
+    Williams, "Regression analysis", 1959; in the form T2 that Steiger ("Tests for comparing
+    elements of a correlation matrix", Psychological Bulletin 87(2), 1980, eq. 7) recommends:
+
+        t = (r_1 - r_2) sqrt((n - 1)(1 + r_12) / (2 (n - 1)/(n - 3) |R| + rbar^2 (1 - r_12)^3))
+
+    with n - 3 degrees of freedom; r_1, r_2 are the methods' correlations with the target, r_12
+    that of the methods, rbar the mean of r_1 and r_2 and |R| = 1 - r_1^2 - r_2^2 - r_12^2 +
+    2 r_1 r_2 r_12.
+
+    Args:
+        target: human scores, (N,).
+        first: scores of a method, (N,).
+        second: scores of the other one, (N,).
+        ranks: of ranks, so of SRCC (to which the test applies approximately), or of the scores
+            themselves, so of PLCC.
+
+    Raises:
+        DataError: lengths differ, N < 4, or scores are constant or not finite.
+
+    Example:
+        >>> y = [1, 2, 3, 4, 5, 6, 7, 8]
+        >>> williams(y, [1, 2, 3, 4, 5, 6, 8, 7], [2, 1, 4, 3, 8, 7, 5, 6]).p < 0.05
+        True
+    """
+    columns: Any = [
+        np.asarray(values, dtype=np.float64).ravel() for values in (target, first, second)
+    ]
+    n = len(columns[0])
+    if any(len(values) != n for values in columns) or n < 4:
+        raise DataError(
+            f"scores of {', '.join(str(len(c)) for c in columns)} pictures: expected the same "
+            "number of target, first and second, 4 or more"
+        )
+    if any(not np.isfinite(values).all() or np.ptp(values) == 0 for values in columns):
+        raise DataError("scores are constant or not finite: they have no correlation")
+    if ranks:
+        columns = [stats.rankdata(values) for values in columns]
+    matrix: Any = np.corrcoef(columns)
+    r1, r2, r12 = matrix[0, 1], matrix[0, 2], matrix[1, 2]
+    if r12 > 1 - 1e-12:  # the same scores
+        return Significance(0.0, 1.0)
+    determinant = 1 - r1**2 - r2**2 - r12**2 + 2 * r1 * r2 * r12
+    mean = (r1 + r2) / 2
+    spread = 2 * (n - 1) / (n - 3) * max(determinant, 0.0) + mean**2 * (1 - r12) ** 3
+    t = float((r1 - r2) * math.sqrt((n - 1) * (1 + r12) / spread))
+    return Significance(t, float(2 * stats.t.sf(abs(t), n - 3)))
+
+
+def corrected_t(
+    first: Sequence[float], second: Sequence[float], test_share: float = 0.2
+) -> Significance:
+    """Paired t-test over random splits, corrected for the pictures that they share.
+
+    Training parts of random splits overlap, so that their figures are not independent and the
+    plain test finds differences that are not there. Nadeau and Bengio ("Inference for the
+    generalization error", Machine Learning 52, 2003) put the variance up to
+
+        (1 / k + test share / (1 - test share)) s^2
+
+    for k splits, s^2 the variance of the differences; k - 1 degrees of freedom.
+
+    Args:
+        first: a method's figure (SRCC, say) on each split.
+        second: the other method's on the same splits.
+        test_share: share of the pictures in the test part.
+
+    Raises:
+        ConfigError: the share is not between 0 and 1.
+        DataError: numbers of splits differ, or there are fewer than two.
+
+    Example:
+        >>> round(corrected_t([0.82, 0.84, 0.83, 0.85], [0.80, 0.81, 0.81, 0.82]).p, 3)
+        0.009
+    """
+    if not 0 < test_share < 1:
+        raise ConfigError(f"test_share={test_share}: expected a share of the pictures, 0 < x < 1")
+    differences = _differences(first, second)
+    k = len(differences)
+    spread = differences.std(ddof=1) * math.sqrt(1 / k + test_share / (1 - test_share))
+    if spread == 0:
+        same = not differences.any()
+        return (
+            Significance(0.0, 1.0)
+            if same
+            else Significance(math.copysign(math.inf, differences[0]), 0.0)
+        )
+    t = float(differences.mean() / spread)
+    return Significance(t, float(2 * stats.t.sf(abs(t), k - 1)))
+
+
+def wilcoxon(first: Sequence[float], second: Sequence[float]) -> Significance:
+    """Wilcoxon's signed-rank test over splits, which the field reports.
+
+    Args:
+        first: a method's figure on each split.
+        second: the other method's on the same splits.
+
+    Returns:
+        The sum of the ranks where the first is better less the sum of the others, and p.
+
+    Raises:
+        DataError: numbers of splits differ, or there are fewer than two.
+
+    Example:
+        >>> wilcoxon([0.82, 0.84, 0.83, 0.85, 0.86], [0.80, 0.81, 0.79, 0.80, 0.80])
+        Significance(statistic=15.0, p=0.0625)
+    """
+    differences = _differences(first, second)
+    moved = differences[differences != 0]
+    if not len(moved):
+        return Significance(0.0, 1.0)
+    signed = float((np.sign(moved) * stats.rankdata(np.abs(moved))).sum())
+    return Significance(signed, float(stats.wilcoxon(moved).pvalue))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def bootstrap_interval(
+    values: Sequence[float],
+    statistic: Callable[..., Any] = np.median,
+    level: float = 0.95,
+    seed: int = 0,
+    resamples: int = 10_000,
+) -> Interval:
+    """Percentile bootstrap interval of a statistic of independent values.
+
+    Args:
+        values: one a split, say.
+        statistic: of an array along ``axis``.
+        level: confidence, 0 to 1.
+        seed: of the resampling.
+        resamples: how many.
+
+    Raises:
+        ConfigError: the level is not between 0 and 1.
+        DataError: fewer than two values, or some are not finite.
+
+    Example:
+        >>> bootstrap_interval([0.80, 0.81, 0.82, 0.83, 0.84])
+        Interval(low=0.8, high=0.84)
+    """
+    if not 0 < level < 1:
+        raise ConfigError(f"level={level}: expected a confidence, 0 < x < 1, such as 0.95")
+    array = np.asarray(values, dtype=np.float64).ravel()
+    if len(array) < 2 or not np.isfinite(array).all():
+        raise DataError(f"{list(values)}: expected two or more finite values")
+    generator = np.random.default_rng(seed)
+    drawn = array[generator.integers(len(array), size=(resamples, len(array)))]
+    low, high = np.quantile(statistic(drawn, axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def _differences(first: Sequence[float], second: Sequence[float]) -> NDArray[np.float64]:
+    if len(first) != len(second) or len(first) < 2:
+        raise DataError(
+            f"figures of {len(first)} and {len(second)} splits: expected the same two or more"
+        )
+    differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    if not np.isfinite(differences).all():
+        raise DataError("a figure is not finite: it cannot be compared")
+    return differences

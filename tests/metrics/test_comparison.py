@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from latentiqa.errors import ConfigError, DataError
+from latentiqa.metrics.comparison import bootstrap_interval, corrected_t, wilcoxon, williams
+
+
+def drawn(rng, n: int, r1: float, r2: float, r12: float) -> np.ndarray:
+    """Target, first and second of normal distribution with these correlations, (3, n)."""
+    covariance = [[1, r1, r2], [r1, 1, r12], [r2, r12, 1]]
+    return rng.multivariate_normal(np.zeros(3), covariance, n).T
+
+
+@pytest.mark.parametrize("ranks", [False, True])
+def test_williams_finds_a_difference_as_often_as_its_p_says_where_there_is_none(ranks):
+    rng = np.random.default_rng(0)
+    p = [williams(*drawn(rng, 100, 0.6, 0.6, 0.7), ranks=ranks).p for _ in range(2000)]
+    for level in (0.05, 0.2, 0.5):
+        assert np.mean(np.array(p) < level) == pytest.approx(level, abs=0.035)
+
+
+def test_williams_is_the_published_formula_and_knows_the_direction():
+    rng = np.random.default_rng(1)
+    y, a, b = drawn(rng, 60, 0.8, 0.6, 0.5)
+    r1, r2, r12 = stats.pearsonr(y, a)[0], stats.pearsonr(y, b)[0], stats.pearsonr(a, b)[0]
+    determinant = np.linalg.det([[1, r1, r2], [r1, 1, r12], [r2, r12, 1]])
+    rbar = (r1 + r2) / 2
+    t = (r1 - r2) * math.sqrt(
+        59 * (1 + r12) / (2 * 59 / 57 * determinant + rbar**2 * (1 - r12) ** 3)
+    )
+    found = williams(y, a, b, ranks=False)
+    assert found.statistic == pytest.approx(t)
+    assert found.p == pytest.approx(2 * stats.t.sf(t, 57))
+    turned = williams(y, b, a, ranks=False)
+    assert turned.statistic == pytest.approx(-t)
+    assert turned.p == pytest.approx(found.p)
+    assert williams(y, a, a).p == 1
+
+
+def test_williams_agrees_with_a_permutation_of_the_methods():
+    """Where both are equally good, exchanging their standardised scores changes nothing."""
+    rng = np.random.default_rng(2)
+    y, a, b = (stats.zscore(x) for x in drawn(rng, 80, 0.75, 0.6, 0.6))
+    swap = rng.random((20000, 80)) < 0.5
+    swap[0] = False
+    first, second = np.where(swap, b, a), np.where(swap, a, b)
+    moved = [(stats.zscore(x, axis=1) * y).mean(1) for x in (first, second)]
+    differences = np.abs(moved[0] - moved[1])
+    expected = np.mean(differences >= differences[0])
+    assert williams(y, a, b, ranks=False).p == pytest.approx(expected, abs=0.02)
+
+
+def test_the_corrected_t_is_the_plain_one_where_the_test_part_is_tiny():
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(0.8, 0.02, 10), rng.normal(0.79, 0.02, 10)
+    plain = stats.ttest_rel(a, b)
+    almost = corrected_t(a, b, test_share=1e-12)
+    assert almost == pytest.approx((plain.statistic, plain.pvalue))
+    corrected = corrected_t(a, b, test_share=0.2)
+    assert corrected.statistic == pytest.approx(plain.statistic * math.sqrt(0.1 / (0.1 + 0.25)))
+    assert corrected.p > almost.p
+    assert corrected_t([0.8, 0.8], [0.8, 0.8]) == (0, 1)
+    assert corrected_t([0.5, 0.75], [0.25, 0.5]) == (math.inf, 0)
+
+
+def test_wilcoxon_is_scipys():
+    rng = np.random.default_rng(4)
+    a, b = rng.normal(0.8, 0.02, 12), rng.normal(0.79, 0.02, 12)
+    assert wilcoxon(a, b).p == pytest.approx(stats.wilcoxon(a, b).pvalue)
+    assert wilcoxon(a, b).statistic == -wilcoxon(b, a).statistic
+    assert wilcoxon([0.5, 0.6], [0.5, 0.6]) == (0, 1)
+
+
+def test_the_bootstrap_interval_is_scipys_and_repeats():
+    values = np.random.default_rng(5).normal(0.8, 0.02, 40)
+    ours = bootstrap_interval(values, np.mean)
+    theirs = stats.bootstrap(
+        (values,), np.mean, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=5e-4)
+    assert bootstrap_interval(values, np.mean) == ours
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda: williams([1, 2, 3], [1, 2, 3], [1, 2, 3]), DataError),
+        (lambda: williams([1, 2, 3, 4], [1, 2, 3], [1, 2, 3, 4]), DataError),
+        (lambda: williams([1, 2, 3, 4], [1, 1, 1, 1], [1, 2, 3, 4]), DataError),
+        (lambda: williams([1, 2, 3, 4], [1, 2, math.nan, 4], [1, 2, 3, 4]), DataError),
+        (lambda: corrected_t([0.5], [0.5]), DataError),
+        (lambda: corrected_t([0.5, math.nan], [0.5, 0.4]), DataError),
+        (lambda: corrected_t([0.5, 0.4], [0.5, 0.4], test_share=1.0), ConfigError),
+        (lambda: wilcoxon([0.5, 0.4], [0.5]), DataError),
+        (lambda: bootstrap_interval([0.5]), DataError),
+        (lambda: bootstrap_interval([0.5, 0.6], level=95), ConfigError),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(call, error):
+    with pytest.raises(error, match=r"expected|no correlation|not finite"):
+        call()
