@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from miniature_datasets import WRITERS, write_csiq_lines
 from omegaconf import OmegaConf
+from openpyxl import load_workbook
+from scipy.io import loadmat, savemat
 
 from latentiqa.commands.launch import build, config_folder
 from latentiqa.data.images import inspect_images
@@ -203,6 +205,50 @@ def test_what_is_wrong_in_a_table_of_text_is_said(choice, root, table, old, new,
     assert old in text
     (root / table).write_text(text.replace(old, new, 1))
     with pytest.raises(DataError, match=message):
+        read(choice, root)
+
+
+@pytest.mark.parametrize(
+    ("choice", "table", "name", "picture"),
+    [
+        ("live", "dmos_realigned.mat", "dmos_new", "jp2k/img1.bmp"),
+        ("clive", "Data/AllMOS_release.mat", "AllMOS_release", "3.bmp"),
+    ],
+)
+def test_scores_of_matlab_that_are_not_finite_are_named(choice, root, table, name, picture):
+    content = loadmat(root / table)
+    content[name][0, 0 if choice == "live" else 7] = math.nan
+    savemat(root / table, {key: value for key, value in content.items() if key[0] != "_"})
+    with pytest.raises(DataError, match=f"the score of {picture} is nan"):
+        read(choice, root)
+    del content[name]
+    savemat(root / table, {key: value for key, value in content.items() if key[0] != "_"})
+    with pytest.raises(DataError, match=f"no variable {name}; the file has"):
+        read(choice, root)
+
+
+@pytest.mark.parametrize(
+    ("choice", "table", "column"),
+    [
+        ("agiqa1k", "AIGC_MOS_Zscore.xlsx", "Prompt"),
+        ("bid", "DatabaseGrades.xlsx", "Average Subjective Grade"),
+        ("cid2013", "CID2013 data - version 12112014.xlsx", "Realigned MOS"),
+        ("csiq", "csiq.DMOS.xlsx", "dmos"),
+        ("spaq", "Annotations/MOS and Image attribute scores.xlsx", "MOS"),
+    ],
+)
+def test_wrong_columns_and_scores_of_workbooks_are_named(choice, root, table, column):
+    workbook = load_workbook(root / table)
+    sheet = workbook.active
+    [head] = [cell for row in sheet.iter_rows() for cell in row if cell.value == column]
+    below = sheet.cell(head.row + 1, head.column)
+    below.value = None if column == "Prompt" else "good"
+    workbook.save(root / table)
+    with pytest.raises(DataError, match=f"line {below.row}: column {column} is "):
+        read(choice, root)
+    head.value = "another"
+    workbook.save(root / table)
+    with pytest.raises(DataError, match=f"expected a header with the columns .*{column}"):
         read(choice, root)
 
 

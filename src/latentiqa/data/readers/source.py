@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +81,9 @@ class Source:
         check_files(self.name, records, "complete the folder or remove their rows")
         mos_range = self.mos_range
         if mos_range is None and records:
-            scores = [record.mos for record in records]
-            mos_range = (min(scores), max(scores))
+            # One that is not finite is refused by its picture's name below.
+            scores = [record.mos for record in records if math.isfinite(record.mos)]
+            mos_range = (min(scores, default=0.0), max(scores, default=1.0))
         return Manifest(self.name, records, mos_range, self.higher_is_better, note, self)
 
 
