@@ -399,6 +399,23 @@ def test_report(trained, home, tmp_path):
     assert float(rows[0]["SRCC"]) == pytest.approx(srcc, abs=1e-3)
 
 
+def test_report_over_splits(micro, scores_csv, tmp_path):
+    options = [*micro, *on_csv(scores_csv), *places(tmp_path), "guidance=none"]
+    values = [
+        succeed("train", *options, f"split={n}").results["metrics"]["test"]["srcc"] for n in (0, 1)
+    ]
+    table = tmp_path / "table.csv"
+    columns = ["+columns.Splits=splits", "+columns.Mean=metrics.test.srcc.mean"]
+    runs = str(tmp_path / "runs")
+    succeed("report", runs, "over_splits=true", *columns, f"output={table}")
+    with table.open(newline="") as file:
+        [row] = csv.DictReader(file)
+    assert row["Splits"] == "2"
+    mean, low, high = (f"{value:.3f}" for value in (sum(values) / 2, *sorted(values)))
+    assert row["SRCC"] == f"{mean} [{low}, {high}]"
+    assert float(row["Mean"]) == pytest.approx(sum(values) / 2, abs=1e-3)
+
+
 def type_as_shell(monkeypatch, capsys, *arguments: str) -> Outcome:
     monkeypatch.setattr(sys, "argv", ["latentiqa", *arguments])
     status = 0

@@ -92,6 +92,8 @@ def lookup(result: Mapping[str, Any], key: str) -> Any:
 def cell(key: str, value: Any) -> str:
     """A value as text: correlations with 3 decimals, seconds with 1 below 100 and 0 above.
 
+    A summary over splits is its median and, in brackets, the interval.
+
     Example:
         >>> cell("metrics.test.srcc", 0.90449), cell("seconds", 12.34), cell("seconds", 1234.5)
         ('0.904', '12.3', '1234')
@@ -101,6 +103,9 @@ def cell(key: str, value: Any) -> str:
     if value is None:
         return ABSENT
     if not _is_number(value):
+        if isinstance(value, dict) and "median" in value:
+            median, low, high = (cell(key, value[name]) for name in ("median", "low", "high"))
+            return f"{median} [{low}, {high}]"
         return str(value)
     match key.rpartition(".")[2]:
         case name if name in CORRELATIONS:
