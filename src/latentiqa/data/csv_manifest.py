@@ -59,15 +59,12 @@ def read_csv(
 def _record(row: Row, folder: Path) -> Record:
     """One row as a record."""
     name = row.text("path").replace("\\", "/")
-    part = row.cells.get("split", "")
-    if part and part not in PARTS:
-        raise row.error(f"column split is {part!r}; expected one of {', '.join(PARTS)}")
     return Record(
         name=name,
         path=folder / name,
         mos=row.number("mos"),
         reference=row.cells.get("ref") or None,
-        part=PARTS[part] if part else None,
+        part=row.choice("split", PARTS) if row.cells.get("split") else None,
         attributes={key: cell for key, cell in row.cells.items() if key not in COLUMNS},
     )
 

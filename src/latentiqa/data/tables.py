@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from latentiqa.errors import DataError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,17 @@ class Row:
         if not (value := self.cells[column]):
             raise self.error(f"column {column} is empty")
         return value
+
+    def choice(self, column: str, choices: Mapping[str, T]) -> T:
+        """What the cell stands for.
+
+        Raises:
+            DataError: it is empty or none of the choices.
+        """
+        if (value := self.text(column)) not in choices:
+            expected = f"expected one of {', '.join(choices)}"
+            raise self.error(f"column {column} is {value!r}; {expected}")
+        return choices[value]
 
     def number(self, column: str) -> float:
         """The cell as a finite number.

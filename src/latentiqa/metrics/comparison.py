@@ -120,12 +120,9 @@ def corrected_t(
     k = len(differences)
     spread = differences.std(ddof=1) * math.sqrt(1 / k + test_share / (1 - test_share))
     if spread == 0:
-        same = not differences.any()
-        return (
-            Significance(0.0, 1.0)
-            if same
-            else Significance(math.copysign(math.inf, differences[0]), 0.0)
-        )
+        if not differences.any():
+            return Significance(0.0, 1.0)
+        return Significance(math.copysign(math.inf, differences[0]), 0.0)
     t = float(differences.mean() / spread)
     return Significance(t, float(2 * stats.t.sf(abs(t), k - 1)))
 

@@ -11,11 +11,8 @@ from typing import Any
 import numpy as np
 
 from latentiqa.errors import DataError
-from latentiqa.hashing import digest
 from latentiqa.metrics.comparison import bootstrap_interval
-
-INCIDENTAL = ("paths", "trainer", "logger", "callbacks", "force")
-"""Keys of a run's config that do not make it another method."""
+from latentiqa.runs import signature
 
 
 def over_splits(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -49,12 +46,10 @@ def over_splits(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _recipe(result: Mapping[str, Any]) -> str:
     """What results of one method and dataset share."""
-    config = {k: v for k, v in (result.get("config") or {}).items() if k not in INCIDENTAL}
+    config = dict(result.get("config") or {})
     config["split"] = "official" if config.get("split") == "official" else "random"
-    dataset = dict(config.get("dataset") or {})
-    config["dataset"] = {k: v for k, v in dataset.items() if k not in ("root", "path")}
-    told = [result.get(key) for key in ("kind", "dataset_fingerprint", "store_key")]
-    return digest([config, *told])
+    keys = ("kind", "name", "dataset_fingerprint", "store_key")
+    return signature(config, **{key: result.get(key) or "" for key in keys})
 
 
 def _join(group: list[Mapping[str, Any]]) -> dict[str, Any]:

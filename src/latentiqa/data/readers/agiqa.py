@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from latentiqa.data.manifest import Manifest, Record
-from latentiqa.data.readers.source import Source, files_by_name
+from latentiqa.data.readers.source import Source, finder
 from latentiqa.data.tables import read_rows, read_sheet
 from latentiqa.errors import ConfigError
 
@@ -82,11 +82,11 @@ def _manifest(
     """Records of (name, prompt, score); the pictures lie anywhere below the root."""
     if content not in CONTENTS:
         raise ConfigError(f"content={content!r}: expected {' or '.join(CONTENTS)}")
-    files = files_by_name(root, *SUFFIXES)
+    find = finder(root, *SUFFIXES)
     return source.manifest(
         Record(
             name=name,
-            path=files.get(name.lower(), root / name),
+            path=find(name),
             mos=score,
             reference=_plain(prompt if content == "prompt" else object_of(prompt)),
             attributes={"prompt": prompt},

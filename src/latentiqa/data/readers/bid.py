@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentiqa.data.manifest import Manifest, Record
-from latentiqa.data.readers.source import Source, files_by_name
+from latentiqa.data.readers.source import Source, finder
 from latentiqa.data.tables import read_sheet
 
 TABLE = "DatabaseGrades.xlsx"
@@ -35,12 +35,12 @@ def read_bid(root: str | Path) -> Manifest:
         DataError: something is missing or broken.
     """
     root = SOURCE.locate(root, TABLE)
-    files = files_by_name(root, ".jpg")
+    find = finder(root, ".jpg")
     records = []
     for row in read_sheet(root / TABLE, (NUMBER, GRADE)):
         if not row.cells[NUMBER]:
             continue
         name = f"DatabaseImage{int(row.number(NUMBER)):04d}.JPG"
-        path = files.get(name.lower(), root / name)
+        path = find(name)
         records.append(Record(name=name, path=path, mos=row.number(GRADE)))
     return SOURCE.manifest(records)

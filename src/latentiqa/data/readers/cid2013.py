@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentiqa.data.manifest import Manifest, Record
-from latentiqa.data.readers.source import Source, files_by_name
+from latentiqa.data.readers.source import Source, finder
 from latentiqa.data.tables import read_sheet
 
 TABLE, SHEET = "CID2013 data - version 12112014.xlsx", "CID2013 MOS"
@@ -34,7 +34,7 @@ def read_cid2013(root: str | Path) -> Manifest:
         DataError: something is missing or broken.
     """
     root = SOURCE.locate(root, TABLE)
-    files = files_by_name(root, ".jpg")
+    find = finder(root, ".jpg")
     records = []
     for row in read_sheet(root / TABLE, ("Source_ID", "Realigned MOS"), SHEET):
         if not row.cells["Source_ID"]:
@@ -46,7 +46,7 @@ def read_cid2013(root: str | Path) -> Manifest:
         records.append(
             Record(
                 name=name,
-                path=files.get(name.lower(), root / name),
+                path=find(name),
                 mos=row.number("Realigned MOS"),
                 reference=image_set,
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from latentiqa.data.manifest import Manifest, Record
-from latentiqa.data.readers.source import Source, files_by_name
+from latentiqa.data.readers.source import Source, finder
 from latentiqa.data.tables import read_lines, read_sheet
 
 WORKBOOK, SHEET = "csiq.DMOS.xlsx", "all_by_image"
@@ -53,11 +53,11 @@ def read_csiq(root: str | Path) -> Manifest:
     if not tables:
         raise SOURCE.absent(f"{root / WORKBOOK}")
     rows = _of_workbook(tables[0]) if tables[0].name == WORKBOOK else _of_lines(tables[0])
-    files = files_by_name(root, ".png")
+    find = finder(root, ".png")
     return SOURCE.manifest(
         Record(
             name=name,
-            path=files.get(name.lower(), root / "dst_imgs" / name),
+            path=find(name),
             mos=score,
             reference=photo.lower(),
             attributes={"distortion": token.lower(), "level": level},
@@ -75,11 +75,8 @@ def _of_workbook(path: Path) -> Rows:
     for row in read_sheet(path, columns, SHEET):
         if not row.cells["image"]:  # remarks and padding below the table
             continue
-        photo, kind, level = (row.text(column) for column in columns[:3])
-        if kind not in TOKENS:
-            raise row.error(f"column dst_type is {kind!r}; expected one of {', '.join(TOKENS)}")
-        name = f"{photo}.{TOKENS[kind]}.{level}.png"
-        yield name, photo, TOKENS[kind], level, row.number("dmos")
+        photo, token, level = row.text("image"), row.choice("dst_type", TOKENS), row.text("dst_lev")
+        yield f"{photo}.{token}.{level}.png", photo, token, level, row.number("dmos")
 
 
 def _of_lines(path: Path) -> Rows:

@@ -50,16 +50,13 @@ def read_koniq10k(root: str | Path, size: str = "1024x768") -> Manifest:
     score = "MOS" if has_sets else "MOS_zscore"
     records = []
     for row in read_rows(tables[0], ("image_name", score, *(["set"] if has_sets else []))):
-        part = row.text("set") if has_sets else None
-        if part not in (None, *PARTS):
-            raise row.error(f"column set is {part!r}; expected one of {', '.join(PARTS)}")
         name = row.text("image_name")
         records.append(
             Record(
                 name=name,
                 path=root / size / name,
                 mos=row.number(score),
-                part=PARTS[part] if part else None,
+                part=row.choice("set", PARTS) if has_sets else None,
             )
         )
     return SOURCE.manifest(records)

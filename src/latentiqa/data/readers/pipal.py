@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentiqa.data.manifest import Manifest, Record
-from latentiqa.data.readers.source import Source, files_by_name
+from latentiqa.data.readers.source import Source, finder
 from latentiqa.data.tables import read_lines
 
 LABELS = "Train_Label"
@@ -31,14 +31,14 @@ def read_pipal(root: str | Path) -> Manifest:
         DataError: something is missing or broken.
     """
     root = SOURCE.locate(root, LABELS)
-    files = files_by_name(root, ".bmp", ".png", ".jpg")
+    find = finder(root, ".bmp", ".png", ".jpg")
     tables = sorted((root / LABELS).glob("*.txt"))
     if not tables:
         raise SOURCE.absent(f"{root / LABELS}/*.txt")
     return SOURCE.manifest(
         Record(
             name=row.text("name"),
-            path=files.get(row.text("name").lower(), root / row.text("name")),
+            path=find(row.text("name")),
             mos=row.number("elo"),
             reference=table.stem,
             attributes={"distortion": row.text("name").rpartition(".")[0].split("_")[1]},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,15 +87,16 @@ class Source:
         return Manifest(self.name, records, mos_range, self.higher_is_better, note, self)
 
 
-def files_by_name(folder: Path, *suffixes: str) -> dict[str, Path]:
-    """Every file below a folder by its name in lower case; of two of one name the first path.
+def finder(folder: Path, *suffixes: str) -> Callable[[str], Path]:
+    """What gives a file anywhere below a folder by its name, whatever its case.
 
     For datasets whose tables and archives disagree about upper and lower case, or whose mirrors
-    put pictures into different folders.
+    put pictures into different folders. Of two files of one name it gives the first path, of a
+    name that is not there the path directly below the folder.
     """
     wanted = tuple(suffix.lower() for suffix in suffixes)
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.name.lower().endswith(wanted):
             found.setdefault(path.name.lower(), path)
-    return found
+    return lambda name: found.get(name.lower(), folder / name)

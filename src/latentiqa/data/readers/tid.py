@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentiqa.data.manifest import Manifest, Record
-from latentiqa.data.readers.source import Source, files_by_name
+from latentiqa.data.readers.source import Source, finder
 from latentiqa.data.tables import read_lines
 
 TABLE, PICTURES = "mos_with_names.txt", "distorted_images"
@@ -54,7 +54,7 @@ def read_tid2013(root: str | Path) -> Manifest:
 
 def _read(source: Source, root: str | Path) -> Manifest:
     root = source.locate(root, TABLE, PICTURES)
-    files = files_by_name(root / PICTURES, ".bmp")
+    find = finder(root / PICTURES, ".bmp")
     records = []
     for row in read_lines(root / TABLE, ("mos", "name")):
         name = row.text("name")
@@ -64,7 +64,7 @@ def _read(source: Source, root: str | Path) -> Manifest:
         records.append(
             Record(
                 name=name,
-                path=files.get(name.lower(), root / PICTURES / name),
+                path=find(name),
                 mos=row.number("mos"),
                 reference=parts[0],
                 attributes={"distortion": parts[1], "level": parts[2]},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentiqa.data.manifest import Manifest, Part, Record
-from latentiqa.data.readers.source import Source, files_by_name
+from latentiqa.data.readers.source import Source, finder
 from latentiqa.data.tables import read_rows
 
 TABLE = "uhd-iqa-metadata.csv"
@@ -33,18 +33,16 @@ def read_uhd_iqa(root: str | Path) -> Manifest:
         DataError: something is missing or broken.
     """
     root = SOURCE.locate(root, TABLE)
-    files = files_by_name(root, ".jpg")
+    find = finder(root, ".jpg")
     records = []
     for row in read_rows(root / TABLE, ("image_name", "quality_mos", "set")):
-        name, part = row.text("image_name"), row.text("set")
-        if part not in PARTS:
-            raise row.error(f"column set is {part!r}; expected one of {', '.join(PARTS)}")
+        name = row.text("image_name")
         records.append(
             Record(
                 name=name,
-                path=files.get(name.lower(), root / name),
+                path=find(name),
                 mos=row.number("quality_mos"),
-                part=PARTS[part],
+                part=row.choice("set", PARTS),
             )
         )
     return SOURCE.manifest(records)
