@@ -47,7 +47,7 @@ def test_the_example_of_scores_runs(embedded, tmp_path, monkeypatch):
 def test_the_example_of_parts_runs():
     scope: dict = {}
     exec(PARTS, scope)
-    assert scope["features"]["10/up.3.resnet.1/mean"].shape == (2, 96)
+    assert scope["features"]["10/up.2.resnet.1/mean"].shape == (2, 64)
 
 
 def test_commands_name_verbs_that_exist():

@@ -12,8 +12,6 @@ from miniatures import recipes, write_autoencoder, write_biq2021, write_csv
 from PIL import Image
 from safetensors.torch import load_file
 
-from latentiqa.backbones.source import BackboneSource
-
 EXPERIMENTS = recipes(pretraining=True)
 SMALL_AUTOENCODER = (  # that of write_autoencoder
     "stage.autoencoder.latent_channels=8",
@@ -218,19 +216,15 @@ def test_the_second_stage_asks_for_the_first(tmp_path, photos):
 def test_every_experiment_runs(name, tmp_path):
     """With the recipe's own models, or thinner ones, the smallest pictures, and two steps."""
     start = write_autoencoder(tmp_path / "autoencoder")
-    tiny = BackboneSource("tiny", "tiny", resolution=256).folder()
-    thin = [f"stage.autoencoder_folder={start}", "stage.unet.block_out_channels=[8,8,8,8]"]
+    thin = [f"stage.autoencoder_folder={start}", "stage.unet.block_out_channels=[8,8,8]"]
     weights = {
         "tiny_autoencoder": [f"stage.encoder_folder={start}", *SMALL_AUTOENCODER],
         "tiny_diffusion_start": [f"stage.autoencoder_folder={start}"],
         "alignment_linear": thin,
         "alignment_urepa": thin,
         "alignment_none": thin,
-        "tiny_diffusion": [
-            f"stage.autoencoder_folder={tiny / 'vae'}",
-            f"stage.start={tiny}",
-            "crops.size=64",
-        ],
+        "tiny_diffusion": [*thin, "stage.start=null"],
+        "tiny_diffusion_finish": [*thin, "stage.start=null"],
     }
     done = pretrain(
         tmp_path / "runs",
