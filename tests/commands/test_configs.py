@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 from miniature_datasets import WRITERS, write_huggingface
-from miniatures import recipe, recipes, write_autoencoder, write_csv
+from miniatures import recipe, recipes, write_autoencoder, write_csv, write_image
 from omegaconf import DictConfig, OmegaConf
 
 from latentiqa.commands import VERBS
@@ -48,6 +48,10 @@ def filled_in(tmp_path, micro_folder) -> Callable[[str, str], list[str]]:
             case "dataset", "huggingface":
                 folder = write_huggingface(tmp_path / choice)
                 return [f"dataset.path={folder}", f"dataset.cache_dir={tmp_path}"]
+            case "dataset", "synthetic":
+                write_image(tmp_path / choice / "a.png")
+                own = [f"dataset.root={tmp_path / choice}", f"dataset.output={tmp_path / 'made'}"]
+                return [*own, "dataset.types=[1,jpeg]"]
             case "dataset", _:
                 return [f"dataset.root={WRITERS[choice](tmp_path / choice)}"]
             case "stage", "diffusion":

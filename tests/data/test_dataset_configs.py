@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from hydra.utils import instantiate
-from miniatures import write_biq2021, write_csv
+from miniatures import write_biq2021, write_csv, write_image
 from omegaconf import MissingMandatoryValue, OmegaConf
 
 from latentiqa.data.demo import PHOTOS
@@ -30,7 +30,17 @@ def test_demo(tmp_path):
     assert len(instantiate(load("demo", cache_dir=str(tmp_path), photos=["moon"]))) == 21
 
 
-@pytest.mark.parametrize("name", ["csv", "biq2021"])
+def test_synthetic(tmp_path):
+    write_image(tmp_path / "photos" / "a.png")
+    places = {"root": str(tmp_path / "photos"), "output": str(tmp_path / "made")}
+    manifest = instantiate(load("synthetic", **places, types=[1, "jpeg"], levels=[2, 5]))
+    assert manifest.names == (
+        "I01.png",
+        *(f"I01_{k}_{v}.png" for k in ("01", "10") for v in ("02", "05")),
+    )
+
+
+@pytest.mark.parametrize("name", ["csv", "biq2021", "synthetic"])
 def test_what_only_the_user_knows_must_be_said(name):
     with pytest.raises(MissingMandatoryValue):
         instantiate(load(name))

@@ -58,10 +58,7 @@ def motion_blur(image: Picture, length: float, rng: np.random.Generator) -> Pict
     # Each point of the path is shared among its four pixels, as in bilinear interpolation.
     rows = np.maximum(1 - abs(pixels - path * np.sin(angle)), 0)
     columns = np.maximum(1 - abs(pixels - path * np.cos(angle)), 0)
-    kernel = (rows @ columns.T / path.size).astype(np.float32)
-    padded = np.pad(image, ((radius, radius), (radius, radius), (0, 0)), mode="symmetric")
-    blurred = signal.fftconvolve(padded, kernel[..., None], mode="valid", axes=(0, 1))
-    return np.clip(blurred, 0, 1)
+    return convolve(image, (rows @ columns.T / path.size).astype(np.float32))
 
 
 def jpeg2000(image: Picture, rate: float, rng: np.random.Generator) -> Picture:
@@ -191,6 +188,14 @@ def distort(image: Picture, kind: str, level: int, seed: int) -> Picture:
         raise ConfigError(f"level={level}: expected 1 to 5")
     strength = SEVERITIES[kind][level - 1]
     return DISTORTIONS[kind](image, strength, np.random.default_rng(seed))
+
+
+def convolve(image: Picture, kernel: NDArray[np.float32]) -> Picture:
+    """Every channel convolved with a square ``kernel`` of odd side; borders are mirrored."""
+    radius = len(kernel) // 2
+    padded = np.pad(image, ((radius, radius), (radius, radius), (0, 0)), mode="symmetric")
+    blurred = signal.fftconvolve(padded, kernel[..., None], mode="valid", axes=(0, 1))
+    return np.clip(blurred, 0, 1)
 
 
 def to_bytes(image: Picture) -> NDArray[np.uint8]:
