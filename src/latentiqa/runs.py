@@ -43,6 +43,9 @@ NOT_IN_SIGNATURE = (
 )
 """Config keys that do not change the numbers."""
 
+PREDICTION_COLUMNS = ("part", "name", "mos", "target", "pred")
+"""What every predictions.csv has; a picture's attributes stand behind."""
+
 
 def signature(config: Mapping[str, Any], **content: str) -> str:
     """Hash of all that determines a run's numbers.
@@ -101,8 +104,12 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[s
 
 
 def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write predictions as CSV: ``mos`` is raw, ``target`` and ``pred`` are in [0, 1]."""
-    write_csv(path, rows, ["part", "name", "mos", "target", "pred"])
+    """Write predictions as CSV: ``mos`` is raw, ``target`` and ``pred`` are in [0, 1].
+
+    Whatever else the rows hold follows in columns of its own.
+    """
+    keys = [key for row in rows for key in row]
+    write_csv(path, rows, list(dict.fromkeys([*PREDICTION_COLUMNS, *keys])))
 
 
 def environment() -> dict[str, Any]:

@@ -407,7 +407,7 @@ def test_report_over_splits(micro, scores_csv, tmp_path):
     table = tmp_path / "table.csv"
     columns = ["+columns.Splits=splits", "+columns.Mean=metrics.test.srcc.mean"]
     runs = str(tmp_path / "runs")
-    succeed("report", runs, "over_splits=true", *columns, f"output={table}")
+    succeed("report", runs, "view=splits", *columns, f"output={table}")
     with table.open(newline="") as file:
         [row] = csv.DictReader(file)
     assert row["Splits"] == "2"

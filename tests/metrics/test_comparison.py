@@ -7,7 +7,14 @@ import pytest
 from scipy import stats
 
 from latentiqa.errors import ConfigError, DataError
-from latentiqa.metrics.comparison import bootstrap_interval, corrected_t, wilcoxon, williams
+from latentiqa.metrics.comparison import (
+    bootstrap_difference,
+    bootstrap_interval,
+    corrected_t,
+    steiger,
+    wilcoxon,
+    williams,
+)
 
 
 def drawn(rng, n: int, r1: float, r2: float, r12: float) -> np.ndarray:
@@ -16,10 +23,18 @@ def drawn(rng, n: int, r1: float, r2: float, r12: float) -> np.ndarray:
     return rng.multivariate_normal(np.zeros(3), covariance, n).T
 
 
+def exactly(rng, n: int, r1: float, r2: float, r12: float) -> np.ndarray:
+    """The same, where these are the correlations of the sample."""
+    free = stats.zscore(rng.normal(size=(3, n)), axis=1)
+    white = np.linalg.solve(np.linalg.cholesky(np.cov(free)), free)
+    return np.linalg.cholesky([[1, r1, r2], [r1, 1, r12], [r2, r12, 1]]) @ white
+
+
 @pytest.mark.parametrize("ranks", [False, True])
-def test_williams_finds_a_difference_as_often_as_its_p_says_where_there_is_none(ranks):
+@pytest.mark.parametrize("test", [williams, steiger])
+def test_a_difference_is_found_as_often_as_p_says_where_there_is_none(test, ranks):
     rng = np.random.default_rng(0)
-    p = [williams(*drawn(rng, 100, 0.6, 0.6, 0.7), ranks=ranks).p for _ in range(2000)]
+    p = [test(*drawn(rng, 100, 0.6, 0.6, 0.7), ranks=ranks).p for _ in range(2000)]
     for level in (0.05, 0.2, 0.5):
         assert np.mean(np.array(p) < level) == pytest.approx(level, abs=0.035)
 
@@ -40,6 +55,56 @@ def test_williams_is_the_published_formula_and_knows_the_direction():
     assert turned.statistic == pytest.approx(-t)
     assert turned.p == pytest.approx(found.p)
     assert williams(y, a, a).p == 1
+
+
+@pytest.mark.parametrize(
+    ("n", "r1", "r2", "r12", "t", "z"),
+    [
+        # What the R package cocor (Diedenhofen and Musch, PLoS ONE 10(4), 2015) prints of three
+        # published comparisons, whose correlations it rounds to four digits.
+        (646, -0.1741, 0.2015, 0.3734, -9.0340, -8.6124),
+        (553, 0.0228, 0.3522, 0.3718, None, -7.1345),
+        (553, 0.2493, 0.3395, 0.4082, None, -2.0660),
+    ],
+)
+def test_both_tests_are_those_of_cocor(n, r1, r2, r12, t, z):
+    scores = exactly(np.random.default_rng(6), n, r1, r2, r12)
+    found = steiger(*scores, ranks=False)
+    assert found.statistic == pytest.approx(z, abs=2e-3)
+    assert found.p == pytest.approx(2 * stats.norm.sf(abs(z)), rel=0.02)
+    if t is not None:
+        assert williams(*scores, ranks=False).statistic == pytest.approx(t, abs=2e-3)
+
+
+def test_steiger_is_the_published_formula_and_knows_the_direction():
+    rng = np.random.default_rng(1)
+    y, a, b = exactly(rng, 60, 0.8, 0.6, 0.5)
+    rbar = 0.7
+    psi = 0.5 * (1 - 2 * rbar**2) - rbar**2 * (1 - 2 * rbar**2 - 0.5**2) / 2
+    s = psi / (1 - rbar**2) ** 2
+    z = (math.atanh(0.8) - math.atanh(0.6)) * math.sqrt(57 / (2 - 2 * s))
+    assert steiger(y, a, b, ranks=False) == pytest.approx((z, 2 * stats.norm.sf(z)))
+    assert steiger(y, b, a, ranks=False).statistic == pytest.approx(-z)
+    assert steiger(y, a, a) == (0, 1)
+    assert steiger(y, y, b) == (math.inf, 0)
+
+
+@pytest.mark.parametrize("ranks", [False, True])
+def test_the_bootstrap_of_a_difference_is_that_of_every_resample(ranks):
+    """With ties among the scores and, of the resamples, among the pictures."""
+    y, a, b = drawn(np.random.default_rng(7), 30, 0.7, 0.5, 0.4).round(1)
+    found = bootstrap_difference(y, a, b, ranks=ranks, seed=3, resamples=300)
+    r = stats.spearmanr if ranks else stats.pearsonr
+    rows = np.random.default_rng(3).integers(30, size=(300, 30))
+    differences = [r(y[i], a[i])[0] - r(y[i], b[i])[0] for i in rows]
+    assert found == pytest.approx(np.quantile(differences, [0.025, 0.975]))
+
+
+def test_the_bootstrap_of_a_difference_leaves_constant_resamples_out():
+    y, a, b = [1.0, 2.0, 3.0, 4.0], [0.1, 0.1, 0.1, 0.7], [4.0, 3.0, 2.0, 1.0]
+    for ranks in (False, True):
+        low, high = bootstrap_difference(y, a, b, ranks=ranks)
+        assert 0 < low < high <= 2
 
 
 def test_williams_agrees_with_a_permutation_of_the_methods():
@@ -93,6 +158,12 @@ def test_the_bootstrap_interval_is_scipys_and_repeats():
         (lambda: williams([1, 2, 3, 4], [1, 2, 3], [1, 2, 3, 4]), DataError),
         (lambda: williams([1, 2, 3, 4], [1, 1, 1, 1], [1, 2, 3, 4]), DataError),
         (lambda: williams([1, 2, 3, 4], [1, 2, math.nan, 4], [1, 2, 3, 4]), DataError),
+        (lambda: steiger([1, 2, 3], [1, 2, 3], [1, 2, 3]), DataError),
+        (lambda: bootstrap_difference([1, 2, 3, 4], [1, 2, 3, 4], [2, 2, 2, 2]), DataError),
+        (
+            lambda: bootstrap_difference([1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 4, 3], level=95),
+            ConfigError,
+        ),
         (lambda: corrected_t([0.5], [0.5]), DataError),
         (lambda: corrected_t([0.5, math.nan], [0.5, 0.4]), DataError),
         (lambda: corrected_t([0.5, 0.4], [0.5, 0.4], test_share=1.0), ConfigError),

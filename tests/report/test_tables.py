@@ -1,24 +1,13 @@
-"""Tables from results files."""
+"""Tables from results."""
 
 from __future__ import annotations
 
 import csv
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from latentiqa.errors import DataError
-from latentiqa.report.tables import (
-    cell,
-    load_results,
-    lookup,
-    table,
-    to_csv,
-    to_latex,
-    to_markdown,
-)
+from latentiqa.report.tables import cell, lookup, table, to_csv, to_latex, to_markdown
 
 COLUMNS = {"Guidance": "config.guidance.name", "SRCC": "metrics.test.srcc", "s": "seconds"}
 RANDOM = "tiny is a random initialisation"
@@ -38,36 +27,6 @@ RESULTS = [
     result("none", 0.85046, 9.96, RANDOM),
     result("a_b|c", None, 99.0),
 ]
-
-
-def save(folder: Path, content: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "results.json"
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
-
-
-def test_folders_are_searched_and_each_file_is_read_once(tmp_path):
-    b = save(tmp_path / "b" / "deep", {"n": 2})
-    save(tmp_path / "a", {"n": 1})
-    single = save(tmp_path.parent / f"{tmp_path.name}-single", {"n": 3})
-    (tmp_path / "a" / "other.json").write_text("{")
-    assert load_results([single, tmp_path, b]) == [{"n": 3}, {"n": 1}, {"n": 2}]
-
-
-@pytest.mark.parametrize("content", ["", '{"metrics": ', "[1, 2]", "\ud800"])
-def test_a_broken_file_is_named(tmp_path, content):
-    path = save(tmp_path, "{}")
-    path.write_bytes(content.encode(errors="surrogatepass"))
-    with pytest.raises(DataError, match=r"results\.json: "):
-        load_results([tmp_path])
-
-
-def test_paths_without_results_are_named(tmp_path):
-    with pytest.raises(DataError, match=r"no results\.json"):
-        load_results([tmp_path])
-    with pytest.raises(DataError, match="absent: no such file"):
-        load_results([tmp_path / "absent"])
 
 
 @pytest.mark.parametrize("key", ["metrics.val.srcc", "seconds.x", "notes.0", "x", "metrics."])
@@ -138,14 +97,14 @@ def test_csv_round_trips():
 
 
 def test_latex():
-    rows = table([result("50% & a_b", None, 1.0, r"x^2 {\#} ~")], COLUMNS)
+    rows = table([result("50% & a_b", None, 1.0, r"x^2 {\#} ~ <1>")], COLUMNS)
     assert to_latex(rows) == (
         "\\begin{tabular}{lrr}\n\\toprule\n"
         "Guidance & SRCC & s \\\\\n\\midrule\n"
         "50\\% \\& a\\_b & -- & 1.0 \\\\\n"
         "\\bottomrule\n\\end{tabular}\n"
         "\\par{\\footnotesize x\\textasciicircum{}2 \\{\\textbackslash{}\\#\\}"
-        " \\textasciitilde{}}\n"
+        " \\textasciitilde{} \\textless{}1\\textgreater{}}\n"
     )
 
 

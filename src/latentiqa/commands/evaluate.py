@@ -89,6 +89,8 @@ def run(config: DictConfig) -> Done:
         "signature": sign,
         "run": trained["signature"],
         "trained_on": trained["dataset"],
+        "trained_fingerprint": trained["dataset_fingerprint"],
+        "trained_split_hash": trained["split_hash"],
         "part": config.part,
         "metrics": {"test": metrics},
         "split_hash": split_hash,

@@ -1,29 +1,46 @@
-"""latentiqa report: tables from the results.json of many runs.
+"""latentiqa report: tables from the results.json and predictions.csv of many runs.
 
-Usage: latentiqa report FOLDER_OR_FILE ... [key=value ...]
+Usage: latentiqa report FOLDER_OR_FILE ... [view=NAME] [key=value ...]
 
 Folders are searched through. Prints Markdown; output=FILE.md, .csv or .tex writes a file too.
 
-  latentiqa report runs/
   latentiqa report runs/ output=table.tex sort_by=metrics.test.srcc
+  latentiqa report runs/ view=splits
+  latentiqa report runs/ view=matrix metric=plcc
+  latentiqa report runs/lgdm-0123456789ab view=breakdown by=quality ranges=4
+  latentiqa report runs/lgdm-* runs/nss-* view=compare
 
-  over_splits=true joins runs that differ in their split alone: median and its 95 % interval;
-            mean and spread by '+columns.Mean=metrics.test.srcc.mean' and .std
-  columns   title -> key in results.json; another one: '+columns.KRCC=metrics.test.krcc'
+  view=runs       a row a run or evaluation
+      columns     title -> key in results.json; another one: '+columns.KRCC=metrics.test.krcc'
+  view=splits     joins runs that differ in their split alone: median and its 95 % interval; mean
+                  and spread by '+columns.Mean=metrics.test.srcc.mean' and .std
+  view=matrix     a row a method, a column a dataset that it was tested or evaluated on; means over
+                  all synthetic, authentic and generated ones, weighted by pictures
+      kinds       of datasets whose results do not say theirs: '+kinds.mine=authentic'
+  view=breakdown  figures by distortion and by range of quality
+      by          columns of predictions.csv, such as level, or quality (in ranges=3)
+  view=compare    whether one of two methods is better: over the splits that both have, or, of one
+                  result each, on the same pictures; methods differ in more than their split
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from latentiqa.commands.launch import Done
 from latentiqa.errors import ConfigError
 from latentiqa.files import write_atomic
+from latentiqa.report.breakdown import breakdown
+from latentiqa.report.compare import compare
+from latentiqa.report.finished import Finished, load_results
+from latentiqa.report.matrix import matrix
 from latentiqa.report.splits import over_splits
-from latentiqa.report.tables import load_results, table, to_csv, to_latex, to_markdown
+from latentiqa.report.tables import Table, table, to_csv, to_latex, to_markdown
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +53,52 @@ def run(config: DictConfig) -> Done:
     output = None if config.output is None else Path(config.output)
     if output is not None and output.suffix not in FORMATS:
         raise ConfigError(f"output={output}: expected a name ending in {', '.join(FORMATS)}.")
-    runs = list(config.runs) if isinstance(config.runs, ListConfig) else [config.runs]
-    results = load_results([Path(run) for run in runs])
-    if config.over_splits:
-        results = over_splits(results)
-    columns = {str(title): str(key) for title, key in config.columns.items() if key is not None}
-    rows = table(results, columns, sort_by=config.sort_by, descending=config.descending)
+    if config.view not in VIEWS:
+        raise ConfigError(f"view={config.view}: expected one of {', '.join(VIEWS)}.")
+    finished = load_results([Path(run) for run in _listed(config.runs)])
+    rows = VIEWS[config.view](finished, config)
     print(to_markdown(rows), end="")
     if output is not None:
         write_atomic(output, FORMATS[output.suffix](rows))
         log.info("written to %s", output)
     return Done()
+
+
+def _rows(results: Sequence[Any], config: DictConfig) -> Table:
+    columns = {str(title): str(key) for title, key in config.columns.items() if key is not None}
+    return table(results, columns, sort_by=config.sort_by, descending=config.descending)
+
+
+def _runs(finished: Sequence[Finished], config: DictConfig) -> Table:
+    return _rows([run.result for run in finished], config)
+
+
+def _splits(finished: Sequence[Finished], config: DictConfig) -> Table:
+    return _rows(over_splits(run.result for run in finished), config)
+
+
+def _matrix(finished: Sequence[Finished], config: DictConfig) -> Table:
+    kinds: Any = OmegaConf.to_container(config.kinds) if config.kinds else {}
+    return matrix(finished, str(config.metric), {str(name): k for name, k in kinds.items()})
+
+
+def _breakdown(finished: Sequence[Finished], config: DictConfig) -> Table:
+    return breakdown(finished, [str(column) for column in _listed(config.by)], config.ranges)
+
+
+def _compare(finished: Sequence[Finished], config: DictConfig) -> Table:
+    return compare(finished, str(config.metric))
+
+
+VIEWS: dict[str, Callable[[Sequence[Finished], DictConfig], Table]] = {
+    "runs": _runs,
+    "splits": _splits,
+    "matrix": _matrix,
+    "breakdown": _breakdown,
+    "compare": _compare,
+}
+
+
+def _listed(value: Any) -> list[Any]:
+    """One or several."""
+    return list(value) if isinstance(value, ListConfig) else [value]

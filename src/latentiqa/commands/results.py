@@ -54,6 +54,7 @@ def provenance(manifest: Manifest, filled: Sequence[Filled], clock: Clock) -> di
     return {
         "dataset": manifest.dataset,
         "dataset_fingerprint": manifest.fingerprint,
+        "dataset_kind": manifest.source.kind if manifest.source else None,
         "backbone": backbone_of([f.extractor for f in filled]),
         "features": " + ".join(stores),
         "stores": stores,
@@ -80,7 +81,7 @@ def score_part(
         part: its name, for the rows.
 
     Returns:
-        The metrics and the rows of predictions.csv.
+        The metrics and the rows of predictions.csv, the pictures' attributes among them.
     """
     from latentiqa.metrics import correlations
 
@@ -88,7 +89,8 @@ def score_part(
     records = [manifest.by_name[name] for name in names]
     target = [manifest.target(record.mos) for record in records]
     rows = [
-        {"part": part, "name": r.name, "mos": r.mos, "target": t, "pred": p}
+        # An attribute that is called like one of the columns gives way to it.
+        {**r.attributes, "part": part, "name": r.name, "mos": r.mos, "target": t, "pred": p}
         for r, t, p in zip(records, target, pred, strict=True)
     ]
     return correlations(pred, target), rows

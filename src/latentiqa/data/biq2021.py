@@ -25,6 +25,7 @@ SOURCE = Source(
     pictures=12000,
     layout=f"Images/, {', '.join(TABLES)} (columns Image Name,MOS)",
     mos_range=(0.0, 1.0),
+    kind="authentic",
 )
 
 

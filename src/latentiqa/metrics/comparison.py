@@ -1,8 +1,8 @@
 """Whether a difference between two methods is more than chance, and how sure a figure is.
 
 On one split two methods are compared by their correlations with the same human scores, which are
-dependent (`williams`); over random splits by the differences of a figure (`corrected_t`,
-`wilcoxon`). All p-values are two-sided.
+dependent (`williams`, `steiger`, `bootstrap_difference`); over random splits by the differences of
+a figure (`corrected_t`, `wilcoxon`). All p-values are two-sided.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from latentiqa.errors import ConfigError, DataError
+
+SAME = 1 - 1e-12
+"""A correlation above it is 1, but for rounding."""
 
 
 class Significance(NamedTuple):
@@ -64,28 +67,103 @@ def williams(target: Any, first: Any, second: Any, *, ranks: bool = True) -> Sig
         >>> williams(y, [1, 2, 3, 4, 5, 6, 8, 7], [2, 1, 4, 3, 8, 7, 5, 6]).p < 0.05
         True
     """
-    columns: Any = [
-        np.asarray(values, dtype=np.float64).ravel() for values in (target, first, second)
-    ]
-    n = len(columns[0])
-    if any(len(values) != n for values in columns) or n < 4:
-        raise DataError(
-            f"scores of {', '.join(str(len(c)) for c in columns)} pictures: expected the same "
-            "number of target, first and second, 4 or more"
-        )
-    if any(not np.isfinite(values).all() or np.ptp(values) == 0 for values in columns):
-        raise DataError("scores are constant or not finite: they have no correlation")
-    if ranks:
-        columns = [stats.rankdata(values) for values in columns]
-    matrix: Any = np.corrcoef(columns)
-    r1, r2, r12 = matrix[0, 1], matrix[0, 2], matrix[1, 2]
-    if r12 > 1 - 1e-12:  # the same scores
+    n, r1, r2, r12 = _correlations(target, first, second, ranks)
+    if r12 > SAME:
         return Significance(0.0, 1.0)
     determinant = 1 - r1**2 - r2**2 - r12**2 + 2 * r1 * r2 * r12
     mean = (r1 + r2) / 2
     spread = 2 * (n - 1) / (n - 3) * max(determinant, 0.0) + mean**2 * (1 - r12) ** 3
     t = float((r1 - r2) * math.sqrt((n - 1) * (1 + r12) / spread))
     return Significance(t, float(2 * stats.t.sf(abs(t), n - 3)))
+
+
+def steiger(target: Any, first: Any, second: Any, *, ranks: bool = True) -> Significance:
+    """Steiger's test of two correlations with the same target, by Fisher's z.
+
+    Steiger (1980, as in `williams`), eq. 14: Dunn and Clark's statistic with the mean of the two
+    correlations, which are equal if there is no difference, in the place of either:
+
+        Z = (atanh r_1 - atanh r_2) sqrt((n - 3) / (2 - 2 s))
+        s = (r_12 (1 - 2 rbar^2) - rbar^2 (1 - 2 rbar^2 - r_12^2) / 2) / (1 - rbar^2)^2
+
+    Args:
+        target: human scores, (N,).
+        first: scores of a method, (N,).
+        second: scores of the other one, (N,).
+        ranks: of ranks, so of SRCC (to which the test applies approximately), or of the scores
+            themselves, so of PLCC.
+
+    Raises:
+        DataError: lengths differ, N < 4, or scores are constant or not finite.
+
+    Example:
+        >>> y = [1, 2, 3, 4, 5, 6, 7, 8]
+        >>> steiger(y, [1, 2, 3, 4, 5, 6, 8, 7], [2, 1, 4, 3, 8, 7, 5, 6]).p < 0.05
+        True
+    """
+    n, r1, r2, r12 = _correlations(target, first, second, ranks)
+    if r12 > SAME:
+        return Significance(0.0, 1.0)
+    if max(abs(r1), abs(r2)) > SAME:  # Fisher's z has no end
+        return Significance(math.copysign(math.inf, r1 - r2), 0.0)
+    square = ((r1 + r2) / 2) ** 2
+    # The same 1 - s, without the difference of nearly equal numbers that its terms are.
+    apart, rest = 1 - r12, 1 - square
+    spread = 2 * apart * (rest - square * apart / 2) / rest**2
+    z = (math.atanh(r1) - math.atanh(r2)) * math.sqrt((n - 3) / spread)
+    return Significance(z, float(2 * stats.norm.sf(abs(z))))
+
+
+def bootstrap_difference(
+    target: Any,
+    first: Any,
+    second: Any,
+    *,
+    ranks: bool = True,
+    level: float = 0.95,
+    seed: int = 0,
+    resamples: int = 2_000,
+) -> Interval:
+    """Percentile bootstrap interval of the difference of two correlations with the same target.
+
+    Pictures are drawn with replacement, each with its target and both methods' scores.
+
+    Args:
+        target: human scores, (N,).
+        first: scores of a method, (N,).
+        second: scores of the other one, (N,).
+        ranks: SRCC, or PLCC.
+        level: confidence, 0 to 1.
+        seed: of the resampling.
+        resamples: how many; those in which some scores are constant are left out.
+
+    Raises:
+        ConfigError: the level is not between 0 and 1.
+        DataError: lengths differ, N < 4, or scores are constant or not finite.
+
+    Example:
+        >>> y = [1, 2, 3, 4, 5, 6, 7, 8]
+        >>> bootstrap_difference(y, [1, 2, 3, 4, 5, 6, 8, 7], [8, 7, 6, 5, 4, 3, 2, 1]).low > 1
+        True
+    """
+    _check_level(level)
+    columns: list[Any] = _columns(target, first, second)
+    if not ranks:
+        columns = [stats.zscore(values) for values in columns]
+    n = len(columns[0])
+    generator = np.random.default_rng(seed)
+    most = max(1, 2**20 // n)  # in memory at once
+    differences = []
+    for done in range(0, resamples, most):
+        drawn = generator.integers(n, size=(min(most, resamples - done), n))
+        # How often each picture was drawn, so that ranks need no further sorting.
+        cells = drawn + n * np.arange(len(drawn))[:, None]
+        counts = np.bincount(cells.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        y, a, b = (_ranks(values, counts) if ranks else values for values in columns)
+        differences.append(_weighted_r(y, a, counts) - _weighted_r(y, b, counts))
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.nanquantile(np.concatenate(differences), ends)
+    return Interval(float(low), float(high))
 
 
 def corrected_t(
@@ -176,8 +254,7 @@ def bootstrap_interval(
         >>> bootstrap_interval([0.80, 0.81, 0.82, 0.83, 0.84])
         Interval(low=0.8, high=0.84)
     """
-    if not 0 < level < 1:
-        raise ConfigError(f"level={level}: expected a confidence, 0 < x < 1, such as 0.95")
+    _check_level(level)
     array = np.asarray(values, dtype=np.float64).ravel()
     if len(array) < 2 or not np.isfinite(array).all():
         raise DataError(f"{list(values)}: expected two or more finite values")
@@ -185,6 +262,62 @@ def bootstrap_interval(
     drawn = array[generator.integers(len(array), size=(resamples, len(array)))]
     low, high = np.quantile(statistic(drawn, axis=1), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ConfigError(f"level={level}: expected a confidence, 0 < x < 1, such as 0.95")
+
+
+def _columns(target: Any, first: Any, second: Any) -> list[NDArray[np.float64]]:
+    """All three as arrays (N,), or an error that says what is wrong with them."""
+    columns = [np.asarray(values, dtype=np.float64).ravel() for values in (target, first, second)]
+    n = len(columns[0])
+    if any(len(values) != n for values in columns) or n < 4:
+        raise DataError(
+            f"scores of {', '.join(str(len(c)) for c in columns)} pictures: expected the same "
+            "number of target, first and second, 4 or more"
+        )
+    if any(not np.isfinite(values).all() or np.ptp(values) == 0 for values in columns):
+        raise DataError("scores are constant or not finite: they have no correlation")
+    return columns
+
+
+def _correlations(
+    target: Any, first: Any, second: Any, ranks: bool
+) -> tuple[int, float, float, float]:
+    """Number of pictures, each method's correlation with the target, that of the methods."""
+    columns: Any = _columns(target, first, second)
+    if ranks:
+        columns = [stats.rankdata(values) for values in columns]
+    matrix: Any = np.corrcoef(columns)
+    return len(columns[0]), float(matrix[0, 1]), float(matrix[0, 2]), float(matrix[1, 2])
+
+
+def _ranks(values: NDArray[np.float64], counts: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Mean ranks of values (N,) that are there ``counts`` (R, N) times, (R, N)."""
+    _, inverse = np.unique(values, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    starts = np.flatnonzero(np.diff(inverse[order], prepend=-1))
+    equal = np.add.reduceat(counts[:, order], starts, axis=1)
+    return (np.cumsum(equal, axis=1) - (equal - 1) / 2)[:, inverse]
+
+
+def _weighted_r(
+    x: NDArray[np.float64], y: NDArray[np.float64], counts: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Correlation of each row's pictures, (R,); ``nan`` where one side is constant.
+
+    Args:
+        x: ranks or standardised values, (N,) or (R, N).
+        y: likewise.
+        counts: how often each picture was drawn, (R, N).
+    """
+    x = x - (counts * x).mean(1, keepdims=True)
+    y = y - (counts * y).mean(1, keepdims=True)
+    covariance, x_spread, y_spread = ((counts * a * b).sum(1) for a, b in ((x, y), (x, x), (y, y)))
+    varies = np.minimum(x_spread, y_spread) > 1e-9  # less is rounding
+    return covariance / np.sqrt(np.where(varies, x_spread * y_spread, np.nan))
 
 
 def _differences(first: Sequence[float], second: Sequence[float]) -> NDArray[np.float64]:

@@ -12,14 +12,14 @@ import numpy as np
 
 from latentiqa.errors import DataError
 from latentiqa.metrics.comparison import bootstrap_interval
-from latentiqa.runs import signature
+from latentiqa.report.methods import method_of, split_of
 
 
 def over_splits(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Join results that differ in nothing but their split.
 
     Args:
-        results: contents of results.json files of `latentiqa train`.
+        results: contents of results.json files.
 
     Returns:
         One result a recipe and dataset, in the order in which they come first: that of its first
@@ -38,22 +38,21 @@ def over_splits(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         >>> joined["splits"], joined["metrics"]["srcc"]["median"]
         (3, 0.81)
     """
-    groups: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for result in results:
         groups[_recipe(result)].append(result)
     return [_join(group) for group in groups.values()]
 
 
-def _recipe(result: Mapping[str, Any]) -> str:
+def _recipe(result: Mapping[str, Any]) -> tuple[str, ...]:
     """What results of one method and dataset share."""
-    config = dict(result.get("config") or {})
-    config["split"] = "official" if config.get("split") == "official" else "random"
-    keys = ("kind", "name", "dataset_fingerprint", "store_key")
-    return signature(config, **{key: result.get(key) or "" for key in keys})
+    told = (str(result.get(key) or "") for key in ("kind", "dataset_fingerprint", "part"))
+    return (method_of(result), *told)
 
 
 def _join(group: list[Mapping[str, Any]]) -> dict[str, Any]:
-    hashes = [result.get("split_hash") for result in group]
+    # Of evaluations the split that counts is the run's: their pictures may be the same each time.
+    hashes = [(split_of(result), result.get("split_hash")) for result in group]
     if len(set(hashes)) < len(hashes):
         name = group[0].get("name", "a run")
         raise DataError(f"{name}: one split comes twice; leave one of its results out")

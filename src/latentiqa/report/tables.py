@@ -1,25 +1,31 @@
-"""From results.json files to tables in Markdown, CSV and LaTeX."""
+"""From results to tables in Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from latentiqa.errors import DataError
 
 ABSENT = "–"
 CORRELATIONS = frozenset({"srcc", "krcc", "plcc", "plcc_logistic"})
+TITLES = {
+    "srcc": "SRCC",
+    "krcc": "KRCC",
+    "plcc": "PLCC",
+    "plcc_logistic": "PLCC (logistic)",
+    "rmse": "RMSE",
+}
+"""What figures are called in tables."""
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
     ABSENT: "--",
 }
 
@@ -39,39 +45,6 @@ class Table:
     rows: list[list[str]]
     numeric: list[bool]
     notes: list[str]
-
-
-def load_results(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Read results files.
-
-    Args:
-        paths: results files, or folders that are searched for ``results.json`` at any depth.
-
-    Returns:
-        One dict a file, in the order given, by path within a folder; each file once.
-
-    Raises:
-        DataError: a path does not exist, a folder has no results, or a file is broken.
-    """
-    files: dict[Path, Path] = {}
-    for path in map(Path, paths):
-        found = sorted(path.rglob("results.json")) if path.is_dir() else [path]
-        if not found:
-            raise DataError(f"{path}: no results.json in it; expected the folder of finished runs")
-        files.update((file.resolve(), file) for file in found)
-    return [_load(file) for file in files.values()]
-
-
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        result = json.loads(file.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"{file}: no such file; expected a results.json or a folder") from error
-    except ValueError as error:
-        raise DataError(f"{file}: broken JSON ({error}); remove it and run again") from error
-    if not isinstance(result, dict):
-        raise DataError(f"{file}: expected a JSON object, got {type(result).__name__}")
-    return result
 
 
 def lookup(result: Mapping[str, Any], key: str) -> Any:
@@ -147,8 +120,17 @@ def table(
     cells = [[cell(k, v) for k, v in zip(columns.values(), row, strict=True)] for row in values]
     columnwise = zip(*values, strict=True)
     numeric = [all(v is None or _is_number(v) for v in column) for column in columnwise]
-    notes = dict.fromkeys(note for result in results for note in result.get("notes", []))
-    return Table(list(columns), cells, numeric or [False] * len(columns), list(notes))
+    return Table(list(columns), cells, numeric or [False] * len(columns), notes_of(results))
+
+
+def notes_of(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The caveats of results, each once.
+
+    Example:
+        >>> notes_of([{"notes": ["random"]}, {}, {"notes": ["random", "demo"]}])
+        ['random', 'demo']
+    """
+    return list(dict.fromkeys(note for result in results for note in result.get("notes", [])))
 
 
 def _is_number(value: Any) -> bool:
@@ -190,7 +172,7 @@ def to_latex(rows: Table) -> str:
     """A ``tabular`` with rules of the package booktabs, the notes as small print under it."""
 
     def escape(text: str) -> str:
-        return re.sub(r"[&%$#_{}\\~^–]", lambda found: _LATEX[found[0]], " ".join(text.split()))
+        return re.sub(r"[&%$#_{}\\~^<>–]", lambda found: _LATEX[found[0]], " ".join(text.split()))
 
     def line(cells: Iterable[str]) -> str:
         return " & ".join(map(escape, cells)) + r" \\"

@@ -21,7 +21,7 @@ from latentiqa.errors import ConfigError, DataError
 CHOICES = sorted(
     path.stem
     for path in (config_folder("conf") / "dataset").glob("*.yaml")
-    if OmegaConf.is_missing(OmegaConf.load(path), "root")
+    if OmegaConf.is_missing(OmegaConf.load(path), "root") and path.stem != "synthetic"
 )
 SCORES = {
     # Some picture's score as the miniature's table has it, and what a head is taught.
@@ -43,6 +43,11 @@ SCORES = {
     "tid2013": ("i02_24_5.bmp", 3.51429, 3.51429 / 9),
     "uhd_iqa": ("3.jpg", 0.7, 0.7),
 }
+
+KINDS = dict.fromkeys(
+    ["csiq", "kadid10k", "kadis700k", "live", "pipal", "tid2008", "tid2013"], "synthetic"
+) | dict.fromkeys(["agiqa1k", "agiqa3k"], "generated")
+"""Of those that are not authentic."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,8 @@ def test_every_dataset_with_a_folder_has_a_miniature():
 def test_a_miniature_is_read_whole(choice, root):
     facts, manifest = FACTS[choice], read(choice, root)
     assert manifest.dataset == choice
+    assert manifest.source is not None
+    assert manifest.source.kind == KINDS.get(choice, "authentic")
     assert len(manifest) == facts.pictures
     assert len({r.reference for r in manifest} - {None}) == facts.contents
     keys, bad = inspect_images(manifest.records)

@@ -22,6 +22,7 @@ AGIQA1K = Source(
     pictures=1080,
     layout=f"{WORKBOOK} (Image,Prompt,MOS) and file/",
     mos_range=(0.0, 5.0),
+    kind="generated",
 )
 AGIQA3K = Source(
     name="agiqa3k",
@@ -31,6 +32,7 @@ AGIQA3K = Source(
     pictures=2982,
     layout=f"{TABLE} (name,prompt,adj1,adj2,style,mos_quality,...) and the pictures in a folder",
     mos_range=(0.0, 5.0),
+    kind="generated",
 )
 
 

@@ -19,6 +19,7 @@ SOURCE = Source(
     pictures=586,
     layout=f"{TABLE} ({NUMBER},{GRADE}) and DatabaseImage0001.JPG, ...",
     mos_range=(0.0, 5.0),
+    kind="authentic",
 )
 
 

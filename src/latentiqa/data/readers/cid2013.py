@@ -18,6 +18,7 @@ SOURCE = Source(
     pictures=474,
     layout=f"{TABLE} and IS1/co1/*.jpg to IS6/",
     mos_range=None,
+    kind="authentic",
 )
 
 

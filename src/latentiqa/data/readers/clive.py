@@ -21,6 +21,7 @@ SOURCE = Source(
     pictures=1162,
     layout=f"Data/{NAMES}.mat, Data/{SCORES}.mat and Images/",
     mos_range=(0.0, 100.0),
+    kind="authentic",
 )
 
 

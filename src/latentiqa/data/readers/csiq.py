@@ -30,6 +30,7 @@ SOURCE = Source(
     pictures=866,
     layout=f"dst_imgs/<distortion>/<photo>.<DISTORTION>.<level>.png and {WORKBOOK} or {LINES}",
     mos_range=(0.0, 1.0),
+    kind="synthetic",
     higher_is_better=False,
 )
 

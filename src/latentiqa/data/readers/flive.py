@@ -20,6 +20,7 @@ SOURCE = Source(
     pictures=39807,
     layout=f"database/ with {IMAGES}, {TEST}, {VALIDATION} and the folders that names begin with",
     mos_range=(0.0, 100.0),
+    kind="authentic",
 )
 
 

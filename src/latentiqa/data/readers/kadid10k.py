@@ -16,6 +16,7 @@ SOURCE = Source(
     pictures=10125,
     layout="dmos.csv (dist_img,ref_img,dmos,var) and images/",
     mos_range=(1.0, 5.0),
+    kind="synthetic",
 )
 
 

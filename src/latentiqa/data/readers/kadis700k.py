@@ -20,6 +20,7 @@ SOURCE = Source(
     pictures=140000,
     layout=f"{TABLE} and ref_imgs/ (dist_imgs/ is made by the authors' MATLAB code)",
     mos_range=None,
+    kind="synthetic",
 )
 
 

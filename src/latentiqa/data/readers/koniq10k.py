@@ -21,6 +21,7 @@ SOURCE = Source(
     pictures=10073,
     layout=f"{SETS} or {SCORES}, and {' or '.join(f'{size}/' for size in SIZES)}",
     mos_range=(1.0, 100.0),
+    kind="authentic",
 )
 
 

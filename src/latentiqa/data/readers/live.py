@@ -24,6 +24,7 @@ SOURCE = Source(
     pictures=779,
     layout=f"{SCORES}, {REFERENCES} and the folders {', '.join(DISTORTIONS)} of imgN.bmp",
     mos_range=None,
+    kind="synthetic",
     higher_is_better=False,
 )
 

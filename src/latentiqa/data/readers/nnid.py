@@ -19,6 +19,7 @@ SOURCE = Source(
     pictures=2240,
     layout="mos512_with_names.txt (lines mos, name), sub512/, and so on for 1024 and 2048",
     mos_range=None,
+    kind="authentic",
 )
 
 

@@ -18,6 +18,7 @@ SOURCE = Source(
     pictures=23200,
     layout=f"{LABELS}/A0001.txt (lines name,elo), ... and Distortion_1/ to Distortion_4/",
     mos_range=None,
+    kind="synthetic",
 )
 
 

@@ -22,6 +22,7 @@ SOURCE = Source(
     layout="Scores_Overall.csv, Overall/, Device Split.csv, Scene Split.csv; the same for Details "
     "and Exposure",
     mos_range=None,
+    kind="authentic",
 )
 NOTE = "piq23: JOD scores are of comparisons within a scene"
 

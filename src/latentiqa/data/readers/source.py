@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from latentiqa.data.manifest import Manifest, Record, check_files
 from latentiqa.errors import DataError
+
+Kind = Literal["synthetic", "authentic", "generated"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Source:
         layout: files and folders below the root, for messages.
         mos_range: the ends of the scale; none where it has no ends, such as Elo: then the lowest
             and the highest score of the table stand for them.
+        kind: where its flaws come from: ``synthetic`` ones were made from pristine photos,
+            ``authentic`` ones happened to cameras, and ``generated`` pictures are a model's.
         higher_is_better: direction of the scores.
     """
 
@@ -34,6 +39,7 @@ class Source:
     pictures: int
     layout: str
     mos_range: tuple[float, float] | None
+    kind: Kind
     higher_is_better: bool = True
 
     @property

@@ -20,6 +20,7 @@ SOURCE = Source(
     pictures=11125,
     layout=f"Annotations/{TABLE} and TestImage/",
     mos_range=(0.0, 100.0),
+    kind="authentic",
 )
 
 

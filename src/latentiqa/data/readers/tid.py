@@ -19,6 +19,7 @@ TID2008 = Source(
     pictures=1700,
     layout=LAYOUT,
     mos_range=(0.0, 9.0),
+    kind="synthetic",
 )
 TID2013 = Source(
     name="tid2013",
@@ -28,6 +29,7 @@ TID2013 = Source(
     pictures=3000,
     layout=LAYOUT,
     mos_range=(0.0, 9.0),
+    kind="synthetic",
 )
 
 

@@ -20,6 +20,7 @@ SOURCE = Source(
     layout=f"{TABLE} (image_name,quality_mos,set) and the pictures in training/, validation/, "
     "test/",
     mos_range=(0.0, 1.0),
+    kind="authentic",
 )
 
 

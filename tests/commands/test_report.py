@@ -1,0 +1,121 @@
+"""`latentiqa report` in its views, on results as `train` and `evaluate` leave them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from command_line import Outcome, on_csv, places, succeed, type_in
+from finished_runs import write_evaluation, write_run
+from miniature_datasets import WRITERS
+from miniatures import write_csv
+
+KINDS = ["blur", "jpeg"] * 20
+
+
+@pytest.fixture
+def runs(tmp_path) -> Path:
+    """Two methods on three splits, each evaluated on another dataset."""
+    for name in ("lgdm", "nss"):
+        for split in range(3):
+            seed = split + 10 * len(name)
+            attributes = {"distortion": KINDS}
+            run = write_run(tmp_path / "runs", name, split=split, seed=seed, attributes=attributes)
+            write_evaluation(run, seed=seed, pictures=40, attributes=attributes)
+    return tmp_path / "runs"
+
+
+def table_of(*arguments: str, output: Path) -> list[dict[str, str]]:
+    succeed("report", *arguments, f"output={output}")
+    lines = [line for line in output.read_text().splitlines() if not line.startswith("# ")]
+    return list(csv.DictReader(io.StringIO("\n".join(lines))))
+
+
+def test_matrix(runs, tmp_path):
+    rows = table_of(str(runs), "view=matrix", "metric=plcc", output=tmp_path / "m.csv")
+    assert {row["Run"]: row["Splits"] for row in rows} == {"lgdm": "3", "nss": "3"}
+    assert all(row["koniq10k"].endswith("*") for row in rows)
+    assert [row["all synthetic"] for row in rows] == [row["kadid10k"] for row in rows]
+
+
+def test_matrix_with_kinds_from_the_command_line(runs, tmp_path):
+    rows = table_of(
+        str(runs), "view=matrix", "+kinds.kadid10k=generated", output=tmp_path / "m.csv"
+    )
+    assert "all generated" in rows[0]
+    assert "all synthetic" not in rows[0]
+
+
+def test_breakdown(runs, tmp_path):
+    output = tmp_path / "b.csv"
+    rows = table_of(str(runs), "view=breakdown", "ranges=4", output=output)
+    groups = ["all", "distortion blur", "distortion jpeg"]
+    groups += [f"quality {n} of 4" for n in range(1, 5)]
+    assert [row["Group"] for row in rows[:7]] == groups
+    assert len(rows) == 7 * 2 * 2
+    rows = table_of(str(runs), "view=breakdown", "by=distortion", output=output)
+    assert [row["Group"] for row in rows[:3]] == groups[:3]
+
+
+@pytest.mark.parametrize("suffix", ["md", "csv", "tex"])
+def test_compare(runs, tmp_path, suffix):
+    output = tmp_path / f"c.{suffix}"
+    printed = succeed("report", str(runs), "view=compare", f"output={output}").out
+    for text in (printed, output.read_text()):
+        assert text.count("corrected t") >= 3  # on two datasets, and what it is
+        assert "null: " in text
+    if suffix == "md":
+        assert output.read_text() == printed
+
+
+def fails(*arguments: str) -> Outcome:
+    outcome = type_in("report", *arguments)
+    assert outcome.status == 1
+    assert outcome.out == ""
+    assert "Traceback" not in outcome.err
+    return outcome
+
+
+def test_faults_are_told(runs, tmp_path):
+    [first, *_] = sorted(runs.rglob("predictions.csv"))
+    first.unlink()
+    assert f"{first}: no such file" in fails(str(runs), "view=breakdown").err
+    assert "view=odd: expected one of runs, splits, matrix" in fails(str(runs), "view=odd").err
+    assert "ranges=x: expected an integer" in fails(str(runs), "view=breakdown", "ranges=x").err
+    assert "no figure scrc" in fails(str(runs), "view=matrix", "metric=scrc").err
+    results = first.with_name("results.json")
+    results.write_text("{")
+    assert f"{results}: broken JSON" in fails(str(runs), "view=matrix").err
+
+
+def test_what_train_and_evaluate_write(micro, tmp_path):
+    """From pictures to the matrix and the breakdown, with nothing written by hand."""
+    kinds = ["blur", "jpeg"] * 12
+    # The first ones have the pixels of the miniature below, and a run must not have seen those.
+    rows = "\n".join(f"p{i}.png,{i},{kind},x" for i, kind in enumerate(kinds, 6))
+    table = write_csv(tmp_path / "pictures", 30, header="path,mos,distortion,pred", rows=rows)
+    trained = succeed("train", *micro, *on_csv(table), *places(tmp_path), "guidance=none", "name=x")
+    assert trained.results["dataset_kind"] is None
+    assert {row["distortion"] for row in trained.predictions()} == {"blur", "jpeg"}
+    # The dataset's own column of that name gave way.
+    assert all(float(row["pred"]) < 100 for row in trained.predictions())
+
+    kadid = ["dataset=kadid10k", f"dataset.root={WRITERS['kadid10k'](tmp_path / 'kadid10k')}"]
+    evaluated = succeed("evaluate", f"run={trained.folder}", *kadid, *places(tmp_path))
+    results = evaluated.results
+    assert results["dataset_kind"] == "synthetic"
+    assert results["trained_fingerprint"] == trained.results["dataset_fingerprint"]
+    assert results["trained_split_hash"] == trained.results["split_hash"]
+    assert all(row["distortion"] and row["level"] for row in evaluated.predictions("all"))
+
+    output, runs = tmp_path / "table.csv", str(tmp_path / "runs")
+    [row] = table_of(runs, "view=matrix", output=output)
+    own, cross = (result["metrics"]["test"]["srcc"] for result in (trained.results, results))
+    assert (row["Run"], row["scores"]) == ("x", f"{own:.3f}*")
+    assert row["kadid10k"] == row["all synthetic"] == f"{cross:.3f}"
+    groups = table_of(runs, "view=breakdown", "by=distortion", output=output)
+    for dataset, n in (("scores", 6), ("kadid10k", 6)):
+        counts = {r["Group"]: int(r["n"]) for r in groups if r["Dataset"] == dataset}
+        assert counts.pop("all") == sum(counts.values()) == n
