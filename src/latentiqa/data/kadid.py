@@ -331,6 +331,10 @@ KINDS: dict[int, Kind] = {
 
 NAMES: dict[int, str] = {number: kind.name for number, kind in KINDS.items()}
 
+# What users may call them, and what they are told; not made anew for each picture.
+_NUMBERS = {key: n for n, name in NAMES.items() for key in (str(n), name)}
+_LISTING = ", ".join(f"{number} {name}" for number, name in NAMES.items())
+
 UNORDERED = ("mean_shift", "contrast_change")
 """Their levels go from much to little and on the other way: the middle is nearest the original,
 and level 3 of ``mean_shift`` is the original."""
@@ -375,14 +379,11 @@ def check_kinds(kinds: Sequence[int | str] | None) -> tuple[int, ...]:
     """
     if kinds is None:
         return tuple(KINDS)
-    known = {str(number): number for number in NAMES}
-    known |= {name: number for number, name in NAMES.items()}
-    listing = ", ".join(f"{number} {name}" for number, name in NAMES.items())
     if isinstance(kinds, str) or not isinstance(kinds, Sequence) or not kinds:
-        raise ConfigError(f"types={kinds!r}: expected a list of some of {listing}")
-    if unknown := [kind for kind in kinds if str(kind) not in known]:
-        raise ConfigError(f"types={list(kinds)}: {unknown[0]!r} is none of {listing}")
-    return tuple(sorted({known[str(kind)] for kind in kinds}))
+        raise ConfigError(f"types={kinds!r}: expected a list of some of {_LISTING}")
+    if unknown := [kind for kind in kinds if str(kind) not in _NUMBERS]:
+        raise ConfigError(f"types={list(kinds)}: {unknown[0]!r} is none of {_LISTING}")
+    return tuple(sorted({_NUMBERS[str(kind)] for kind in kinds}))
 
 
 def check_levels(levels: Sequence[int] | None) -> tuple[int, ...]:
