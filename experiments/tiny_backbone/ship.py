@@ -1,7 +1,7 @@
 """Put finished runs of this study into the repository.
 
 python experiments/tiny_backbone/ship.py results NAME=RUN [NAME=RUN ...]
-    copies results.json, curves, tables and the last grid of pictures to results/NAME
+    copies results.json, curves, tables and the last grid of pictures, as JPEG, to results/NAME
 python experiments/tiny_backbone/ship.py backbone RUN [AUTOENCODER_RUN]
     makes RUN/pipeline the embedded backbone, with the decoder of AUTOENCODER_RUN, whose encoder
     has to be the same, and with its model card written from results/
@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 
 from latentiqa.backbones.ldm import load_autoencoder, save_pipeline
 from latentiqa.files import write_atomic
@@ -32,8 +33,14 @@ from latentiqa.runs import read_json, write_csv, write_json
 STUDY = Path(__file__).parent
 PACKAGE = STUDY.parents[1] / "src" / "latentiqa"
 RESULTS = STUDY / "results"
-TABLES = ("*.csv", "denoising.png", "samples.png", "reconstruction.png")
-"""What is copied from a run's folder, beside results.json."""
+TABLES = ("*.csv", "denoising.png")
+"""What is copied from a run's folder as it is, beside results.json."""
+
+GRIDS = ("samples.png", "reconstruction.png")
+"""Pictures side by side in a run's folder: megabytes, so copied as JPEG."""
+
+DENOISER = ("diffusion_start", "diffusion", "diffusion_read", "diffusion_finish")
+"""The results of the denoiser's stages, in order."""
 
 RUN_KEYS = (
     *("paths", "trainer", "logger", "callbacks", "perceptual", "fractions"),
@@ -86,8 +93,16 @@ def copy_results(run: Path, folder: Path) -> None:
         rows = [row for leg in legs for row in read_rows(leg)]
         columns = list(dict.fromkeys(key for row in rows for key in row))
         write_csv(folder / "metrics.csv", rows, columns)
+    for grid in [run / name for name in GRIDS if (run / name).exists()]:
+        copy_grid(grid, folder / f"{grid.stem}.jpg")
     if grids := sorted((run / "grids").glob("*.png")):
-        shutil.copy(grids[-1], folder / f"{grids[-1].stem.split('-')[0]}.png")
+        copy_grid(grids[-1], folder / f"{grids[-1].stem.split('-')[0]}.jpg")
+
+
+def copy_grid(png: Path, jpeg: Path) -> None:
+    """The same pictures in a tenth of the bytes."""
+    with Image.open(png) as grid:
+        grid.save(jpeg, quality=90, subsampling=0)
 
 
 def ship_backbone(run: Path, autoencoder_run: Path | None = None) -> None:
@@ -100,21 +115,26 @@ def ship_backbone(run: Path, autoencoder_run: Path | None = None) -> None:
     parts = (pipeline.unet, pipeline.text_encoder, pipeline.tokenizer, pipeline.scheduler)
     save_pipeline(folder, vae, *parts, dtype=torch.float16)
     identity = folder_digest(folder)
-    shutil.copy(RESULTS / "diffusion" / "samples.png", folder)
-    curves = [r for r in read_rows(RESULTS / "diffusion" / "metrics.csv") if r["val/diffusion"]]
-    save_lines(
-        folder / "curves.png",
-        [int(row["step"]) + 1 for row in curves],
-        {
-            name: [float(row[f"val/{name}"]) for row in curves]
-            for name in ("diffusion", "alignment")
-        },
-        "step",
-        "loss of 64 held-out crops, averaged weights",
-    )
+    shutil.copy(RESULTS / DENOISER[-1] / "samples.jpg", folder)
+    save_curves(folder / "curves.png")
     runs = {path.parent.name: read_json(path) for path in RESULTS.glob("*/results.json")}
     card = (STUDY / "card.md").read_text().format(identity=identity, **runs)
     write_atomic(folder / "README.md", card)
+
+
+def save_curves(path: Path) -> None:
+    """Held-out losses over the denoiser's stages, one after the other."""
+    steps: list[int] = []
+    losses: dict[str, list[float]] = {"diffusion": [], "alignment": []}
+    for stage in DENOISER:
+        before = steps[-1] if steps else 0
+        for row in read_rows(RESULTS / stage / "metrics.csv"):
+            if row["val/alignment"]:
+                steps.append(before + int(row["step"]) + 1)
+                for name, values in losses.items():
+                    # Not every stage denoises: a gap in its curve.
+                    values.append(float(row.get(f"val/{name}") or "nan"))
+    save_lines(path, steps, losses, "step", "loss of 64 held-out crops, averaged weights")
 
 
 def other_decoder(pipeline: Any, run: Path) -> Any:
