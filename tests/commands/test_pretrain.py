@@ -223,6 +223,7 @@ def test_every_experiment_runs(name, tmp_path):
         "alignment_linear": thin,
         "alignment_urepa": thin,
         "alignment_none": thin,
+        "tiny_diffusion_read": [*thin, "stage.start=null"],
         "tiny_diffusion": [*thin, "stage.start=null"],
         "tiny_diffusion_finish": [*thin, "stage.start=null"],
     }
