@@ -214,7 +214,8 @@ def measure_reconstruction(
     import torch
 
     from latentiqa.data.images import read_image
-    from latentiqa.pretraining.assessment import centre_crop, psnr, reconstruct
+    from latentiqa.data.views import centre_crop
+    from latentiqa.pretraining.assessment import psnr, reconstruct
     from latentiqa.pretraining.grids import save_grid
 
     distances = lpips_nets(backbone.device)
