@@ -16,7 +16,8 @@ from torch import nn
 
 import latentiqa
 from latentiqa.backbones.addresses import Layers
-from latentiqa.data.images import Resize, read_image
+from latentiqa.data.images import read_image
+from latentiqa.data.views import Centre, GridCrops, RandomCrops, ShortSide, Square
 from latentiqa.errors import ConfigError, DataError
 from latentiqa.guidance import PMG
 from latentiqa.heads import MLPHead, RidgeHead
@@ -115,11 +116,50 @@ def test_names_seed_the_noise_as_file_names_do(metric, pictures):
 def test_any_size_and_dtype(metric):
     image = torch.rand(2, 3, 37, 120, generator=torch.Generator().manual_seed(0))
     scores = metric(image)
-    torch.testing.assert_close(metric(Resize(64)(image)), scores)
+    torch.testing.assert_close(metric(torch.cat([*map(Square(64), image)])), scores)
     torch.testing.assert_close(metric(image.double()), scores)
     assert metric(image.half()).dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(metric(image), scores)
+
+
+def scorer_of(micro64, pictures) -> Scorer:
+    """Both kinds of extractors, in float32."""
+    lgdm = LGDM(micro64.float(), Timesteps([60, 20]), Layers(["mid.*"]))
+    extractors = [lgdm, PsiFeatures("nss", NSS())]
+    return Scorer(extractors, ridge(extractors, *pictures))
+
+
+@pytest.mark.parametrize("views", [RandomCrops(64, 3), GridCrops(64, 2, short_side=80)])
+def test_the_score_is_the_mean_of_the_scores_of_the_views(micro64, pictures, views):
+    scorer = scorer_of(micro64, pictures)
+    metric = Metric(scorer, views)
+    image = torch.nn.functional.interpolate(pictures[0][:3], size=(96, 128), mode="bicubic")
+    image, names = image.clamp(0, 1), ["a.png", "b.png", "c.png"]
+    by_hand = [
+        scorer(crop[None], [f"{name}#{k}"]).item()
+        for picture, name in zip(image, names, strict=True)
+        for k, crop in enumerate(views(picture, name))
+    ]
+    assert len(set(by_hand)) == 3 * views.number
+    expected = torch.tensor(by_hand).unflatten(0, (3, -1)).mean(dim=1)
+    torch.testing.assert_close(metric(image, names), expected, rtol=1e-4, atol=1e-5)
+    for batch_size in (1, 4, 100):
+        each = list(metric.each(zip(names, image, strict=True), batch_size))
+        assert each == pytest.approx(expected.tolist(), rel=1e-4)
+    backwards = list(metric.each(zip(names[::-1], image.flip(0), strict=True)))
+    assert backwards[::-1] == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_pictures_of_any_shapes_are_scored_one_after_the_other(micro64, pictures):
+    scorer = scorer_of(micro64, pictures)
+    metric = Metric(scorer, ShortSide(64))
+    shapes = [(70, 140), (70, 140), (140, 70), (64, 64)]
+    images = [torch.rand(3, *shape) for shape in shapes]
+    named = [(f"{i}.png", image) for i, image in enumerate(images)]
+    expected = [metric(image[None], [name]).item() for name, image in named]
+    assert list(metric.each(named, batch_size=4)) == pytest.approx(expected, rel=1e-4)
+    assert len(set(expected)) == 4
 
 
 def test_what_it_tells_of_itself(metric, embedded, differentiable):
@@ -205,14 +245,13 @@ EXTRACTORS = {
 
 @pytest.mark.parametrize("head", [ridge, mlp])
 @pytest.mark.parametrize("kind", EXTRACTORS)
-@pytest.mark.parametrize("mode", ["stretch", "short_side"])
-def test_the_gradient_is_that_of_finite_differences(micro64, pictures, kind, head, mode):
+@pytest.mark.parametrize("views", [Square(64), Centre(64)], ids=["square", "centre"])
+def test_the_gradient_is_that_of_finite_differences(micro64, pictures, kind, head, views):
     """Along the gradient, where a step of float32 tells most, and along a random direction."""
     image, names = pictures
     extractors = EXTRACTORS[kind](micro64)
-    metric = Metric(
-        Scorer(extractors, head(extractors, image, names)), Resize(64, mode), differentiable=True
-    )
+    scorer = Scorer(extractors, head(extractors, image, names))
+    metric = Metric(scorer, views, differentiable=True)
     # Away from black and white, where the resized picture is clipped.
     image = torch.nn.functional.interpolate(0.25 + 0.5 * image[:1], size=(72, 80)).double()
     (gradient,) = torch.autograd.grad(metric(image.requires_grad_()).sum(), image)
@@ -225,6 +264,21 @@ def test_the_gradient_is_that_of_finite_differences(micro64, pictures, kind, hea
             rise = metric(image + step * direction) - metric(image - step * direction)
         slope = rise.item() / (2 * step.item())
         assert slope == pytest.approx((gradient * direction).sum().item(), rel=0.03)
+
+
+def test_the_gradient_reaches_what_the_crops_see():
+    nss = PsiFeatures("nss", NSS())
+    random = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    scorer = Scorer([nss], ridge([nss], random, [""] * 8))
+    image = torch.rand(1, 3, 32, 96, generator=torch.Generator().manual_seed(1))
+    crops = (image[..., :32], image[..., 64:])
+    metric = Metric(scorer, GridCrops(32, crops=2), differentiable=True)
+    (found,) = torch.autograd.grad(metric(image.requires_grad_()).sum(), image)
+    assert torch.equal(found[..., 32:64], torch.zeros(1, 3, 32, 32))
+    for crop, part in zip(crops, (found[..., :32], found[..., 64:]), strict=True):
+        crop = crop.clone().requires_grad_()
+        (alone,) = torch.autograd.grad(scorer(crop, [""]).sum() / 2, crop)
+        torch.testing.assert_close(part, alone, rtol=1e-4, atol=1e-7)
 
 
 def test_gradient_ascent_raises_the_score(differentiable, pictures):
@@ -249,8 +303,8 @@ def test_a_guided_scorer_is_not_differentiable(tiny, pictures):
     lgdm = LGDM(tiny, Timesteps([60, 20]), Layers(["mid.*"]), PMG())
     scorer = Scorer([lgdm], ridge([lgdm], *pictures))
     with pytest.raises(ConfigError, match=r"lgdm is guided.*second derivatives.*guidance=none"):
-        Metric(scorer, Resize(64), differentiable=True)
-    metric = Metric(scorer, Resize(64))
+        Metric(scorer, Square(64), differentiable=True)
+    metric = Metric(scorer, Square(64))
     assert metric(pictures[0].clone().requires_grad_()).shape == (8,)
     assert repr(metric) == (
         "Metric(lgdm, RidgeHead; trained on unknown pictures; test SRCC unknown; higher is better)"
@@ -274,7 +328,7 @@ def test_a_guided_scorer_is_not_differentiable(tiny, pictures):
 def test_other_tensors_are_refused(image, told):
     nss = PsiFeatures("nss", NSS())
     random = torch.rand(8, 3, 32, 32)
-    metric = Metric(Scorer([nss], ridge([nss], random, [""] * 8)), Resize(32))
+    metric = Metric(Scorer([nss], ridge([nss], random, [""] * 8)), Square(32))
     with pytest.raises(ConfigError, match=re.escape(told)):
         metric(image)
     if isinstance(image, torch.Tensor) and len(image.shape) == 4 and len(image):
@@ -315,12 +369,15 @@ def test_misuse_ends_before_anything_is_loaded(embedded, photos, tmp_path, monke
     ):
         with pytest.raises(DataError, match=told):
             latentiqa.score(images)
+    with pytest.raises(DataError, match=r"0.png: refused: 40 x 90 pixels; more than 3599 pixels"):
+        latentiqa.score(photos / "0.png", max_pixels=3599)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no pictures there"):
         latentiqa.score(tmp_path / "empty")
     for arguments, told in (
         ({"images": 3}, "images=int: expected files"),
         ({"images": [], "batch_size": 0}, "batch_size=0: expected"),
+        ({"images": [], "max_pixels": 0}, "max_pixels=0: expected"),
         ({"images": [], "device": "gpu0"}, "device='gpu0': expected"),
         ({"images": [], "run": "nowhere"}, "run=nowhere: no results.json there"),
     ):

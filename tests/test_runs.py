@@ -18,7 +18,7 @@ from latentiqa.runs import (
 CONFIG = {
     "name": "a", "seed": 0, "guidance": {"route": "latent"}, "perceptual": {"x": 1},
     "trainer": {"devices": 1}, "paths": {"runs": "runs"}, "dataset": {"root": "/x"},
-    "data": {"batch_size": 8, "resize": "stretch"},
+    "data": {"batch_size": 8, "on_error": "stop"},
 }  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def test_what_does_not_change_numbers_is_not_in_the_signature(key):
     assert key.split(".")[0] in {entry.split(".")[0] for entry in NOT_IN_SIGNATURE}
 
 
-@pytest.mark.parametrize("key", ["seed", "guidance.route", "data.resize"])
+@pytest.mark.parametrize("key", ["seed", "guidance.route", "data.on_error"])
 def test_what_changes_numbers_is(key):
     assert signature(changed(key, "other"), dataset="d") != signature(CONFIG, dataset="d")
 

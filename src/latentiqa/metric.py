@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from latentiqa.data.folders import find_pictures
-from latentiqa.data.images import Resize, from_pillow, inspect_images, read_image
+from latentiqa.data.images import MAX_PIXELS, from_pillow, inspect_images, read_image
 from latentiqa.data.manifest import Record
+from latentiqa.data.views import Views, stacked
 from latentiqa.errors import ConfigError, DataError, check_integer
 from latentiqa.methods.scorer import Scorer
 
@@ -44,7 +45,7 @@ class Metric(nn.Module):
 
     Args:
         scorer: feature extractors and their head.
-        resize: brings pictures to the resolution of the extractors.
+        views: of each picture; its score is the mean of theirs.
         differentiable: let the scores have a gradient with respect to the pictures; otherwise
             nothing is kept for a backward pass.
         method: what scores, in words.
@@ -58,12 +59,13 @@ class Metric(nn.Module):
         ConfigError: ``differentiable`` with an extractor that is guided.
 
     Example:
+        >>> from latentiqa.data.views import Square
         >>> from latentiqa.heads import RidgeHead
         >>> from latentiqa.methods.psi import PsiFeatures
         >>> from latentiqa.perceptual.nss import NSS
         >>> nss, head, x = PsiFeatures("nss", NSS()), RidgeHead(), torch.rand(8, 40)
         >>> _ = head.fit(x, x[:, 0], x, x[:, 0])
-        >>> metric = Metric(Scorer([nss], head), Resize(32), differentiable=True)
+        >>> metric = Metric(Scorer([nss], head), Square(32), differentiable=True)
         >>> image = torch.rand(2, 3, 48, 64, requires_grad=True)
         >>> metric(image).sum().backward()
         >>> image.grad.shape
@@ -75,7 +77,7 @@ class Metric(nn.Module):
     def __init__(
         self,
         scorer: Scorer,
-        resize: Resize,
+        views: Views,
         *,
         differentiable: bool = False,
         method: str | None = None,
@@ -92,7 +94,7 @@ class Metric(nn.Module):
                 "with guidance=none, or differentiable=False."
             )
         self.scorer = scorer
-        self.resize = resize
+        self.views = views
         self.differentiable = differentiable
         self.method = method or f"{' + '.join(names)}, {type(scorer.head).__name__}"
         self.trained_on = trained_on
@@ -109,9 +111,10 @@ class Metric(nn.Module):
         """Scores of pictures.
 
         Args:
-            image: ``(B, 3, H, W)`` in [0, 1], of any size and floating dtype; resized inside.
-            names: file names of the pictures: they seed LGDM's noise as for ``latentiqa score``.
-                Without them a score depends on the picture alone.
+            image: ``(B, 3, H, W)`` in [0, 1], of any size and floating dtype.
+            names: file names of the pictures: they seed LGDM's noise, and the places of random
+                crops, as for ``latentiqa score``. Without them a score depends on the picture
+                alone.
 
         Returns:
             ``(B,)`` float32, higher is better.
@@ -124,8 +127,11 @@ class Metric(nn.Module):
         if isinstance(names, str):
             raise ConfigError(f"names={names!r}: expected a list of names, one a picture.")
         names = [UNNAMED] * len(image) if names is None else names
+        if len(names) != len(image):
+            raise ConfigError(f"{len(image)} images but {len(names)} names: expected one each.")
+        pictures = list(zip(names, image.to(self.device, torch.float32), strict=True))
         with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
-            return self._scores(self.resize(image.to(self.device, torch.float32)), names)
+            return self._scores(pictures, len(image) * self.views.number)
 
     @torch.no_grad()
     def each(self, pictures: Iterable[tuple[str, Tensor]], batch_size: int = 4) -> Iterator[float]:
@@ -133,16 +139,23 @@ class Metric(nn.Module):
 
         Args:
             pictures: name and ``(3, H, W)`` in [0, 1]; a batch is drawn when it is needed.
-            batch_size: pictures computed together.
+            batch_size: views computed together.
         """
         pictures = iter(pictures)
-        while batch := list(islice(pictures, batch_size)):
-            image = torch.stack([self.resize(picture) for _, picture in batch])
-            yield from self._scores(image.to(self.device), [name for name, _ in batch]).tolist()
+        while batch := list(islice(pictures, max(1, batch_size // self.views.number))):
+            yield from self._scores(batch, batch_size).tolist()
 
-    def _scores(self, image: Tensor, names: Sequence[str]) -> Tensor:
+    def _scores(self, pictures: Sequence[tuple[str, Tensor]], batch_size: int) -> Tensor:
+        """Scores (B,) of B pictures with their names, from at most so many views at a time."""
+        names = (view for name, _ in pictures for view in self.views.names(name))
+        views = (view for name, picture in pictures for view in self.views(picture, name))
         with torch.autocast(self.device.type, enabled=False):
-            return self.scorer(image, names)
+            features = [
+                self.scorer.features(image.to(self.device), list(islice(names, len(image))))
+                for image in stacked(views, batch_size)
+            ]
+            x = torch.cat(features).unflatten(0, (len(pictures), self.views.number))
+            return self.scorer.head.predict(x)
 
     def __repr__(self) -> str:
         """What it is, in one line."""
@@ -177,7 +190,7 @@ def load_metric(
     loaded = load_run(finished)
     return Metric(
         Scorer(loaded.extractors, loaded.head),
-        loaded.resize,
+        loaded.views,
         differentiable=differentiable,
         method=finished.method,
         trained_on=finished.trained_on,
@@ -190,11 +203,12 @@ def score(
     run: str | Path | None = None,
     batch_size: int = 4,
     device: str | torch.device = "cpu",
+    max_pixels: int = MAX_PIXELS,
 ) -> float | list[float] | dict[str, float]:
     """Rate pictures, higher is better.
 
     Files have the scores that ``latentiqa score`` gives them, which depend a little on the file's
-    name, as it seeds LGDM's noise; those of pixels depend on the pixels alone.
+    name, as it seeds LGDM's noise and random crops; those of pixels depend on the pixels alone.
 
     Args:
         images: one picture, any number of them, or a folder, which is searched through. A picture
@@ -202,8 +216,9 @@ def score(
             tensor ``(3, H, W)`` in [0, 1]. Arrays and tensors with a batch dimension before these
             are that many pictures.
         run: folder of a finished training run; None for the scorer inside the package.
-        batch_size: pictures computed together.
+        batch_size: pictures, or views of them, computed together.
         device: where to compute.
+        max_pixels: larger files and images of Pillow are refused.
 
     Returns:
         A number for one picture, a list in the given order for several, path -> score for a
@@ -215,6 +230,7 @@ def score(
             folder holds no picture.
     """
     check_integer("batch_size", batch_size, 1)
+    check_integer("max_pixels", max_pixels, 1)
     pictures: list[Any]
     is_folder = is_one = False
     if isinstance(images, (str, Path)) and Path(images).is_dir():
@@ -225,17 +241,19 @@ def score(
         pictures = list(images)
     else:
         raise ConfigError(f"images={_kind(images)}: {EXPECTED}.")
-    _check_files(pictures)
+    _check_files(pictures, max_pixels)
     metric = load_metric(run, device)
-    scores = list(metric.each((_read(p, i) for i, p in enumerate(pictures)), batch_size))
+    read = (_read(picture, i, max_pixels) for i, picture in enumerate(pictures))
+    scores = list(metric.each(read, batch_size))
     if is_folder:
         return dict(zip(map(str, pictures), scores, strict=True))
     return scores[0] if is_one else scores
 
 
-def _check_files(pictures: Sequence[Picture]) -> None:
+def _check_files(pictures: Sequence[Picture], max_pixels: int) -> None:
     paths = dict.fromkeys(Path(p) for p in pictures if isinstance(p, (str, Path)))
-    _, bad = inspect_images(Record(str(path), path, mos=0.0) for path in paths)
+    records = [Record(str(path), path, mos=0.0) for path in paths]
+    _, bad = inspect_images(records, max_pixels=max_pixels)
     if bad:
         lines = "\n".join(f"  {image.path}: {image.reason}" for image in bad[:20])
         more = f"\n  ... and {len(bad) - 20} more" if len(bad) > 20 else ""
@@ -245,13 +263,13 @@ def _check_files(pictures: Sequence[Picture]) -> None:
         )
 
 
-def _read(picture: Picture, index: int) -> tuple[str, Tensor]:
+def _read(picture: Picture, index: int, max_pixels: int) -> tuple[str, Tensor]:
     """The name that seeds a picture's noise, and the picture, (3, H, W) float32 in [0, 1]."""
     if isinstance(picture, (str, Path)):
-        return Path(picture).name, read_image(picture)
+        return Path(picture).name, read_image(picture, max_pixels)
     try:
         if isinstance(picture, Image.Image):
-            return UNNAMED, from_pillow(picture)
+            return UNNAMED, from_pillow(picture, max_pixels)
         if isinstance(picture, np.ndarray) and picture.shape[2:] == (3,):
             pixels = torch.from_numpy(np.array(picture, order="C")).permute(2, 0, 1)
             # Divided as those of files are: the same pixels, the same score.

@@ -40,9 +40,22 @@ def image_noise(
         >>> bool((pair[1] == alone[0]).all())
         True
     """
-    drawn = []
-    for name in names:
-        seed_bytes = hashlib.sha256(f"{seed}/{name}/{t}".encode()).digest()[:8]
-        generator = torch.Generator().manual_seed(int.from_bytes(seed_bytes, "big") >> 1)
-        drawn.append(torch.randn(tuple(shape), generator=generator))
+    drawn = [torch.randn(tuple(shape), generator=generator_of(seed, name, t)) for name in names]
     return torch.stack(drawn).to(device=device, dtype=dtype)
+
+
+def generator_of(seed: int, name: str, purpose: int | str) -> torch.Generator:
+    """A generator on the CPU for one picture and one purpose.
+
+    Args:
+        seed: the run's seed.
+        name: the picture's.
+        purpose: what is drawn: the timestep of noise, or in words.
+
+    Example:
+        >>> draws = [torch.rand((), generator=generator_of(0, "a.png", "crop 1")) for _ in "ab"]
+        >>> bool(draws[0] == draws[1])
+        True
+    """
+    seed_bytes = hashlib.sha256(f"{seed}/{name}/{purpose}".encode()).digest()[:8]
+    return torch.Generator().manual_seed(int.from_bytes(seed_bytes, "big") >> 1)

@@ -69,7 +69,7 @@ def test_every_group_of_the_issue_is_there():
     groups = {group for group, _ in CHOICES}
     assert groups >= {
         *("method", "backbone", "timesteps", "layers", "guidance", "perceptual", "features"),
-        *("head", "dataset"),
+        *("views", "head", "dataset"),
         *("trainer", "logger", "callbacks", "debug", "hydra"),
     }
     choices = {group: {name for g, name in CHOICES if g == group} for group in groups}
@@ -91,7 +91,7 @@ def test_every_choice_composes_and_builds(group, choice, filled_in, tmp_path):
 
 def check_method(config: Any, choice: str, _folder: Any) -> None:
     assert config.method.name == config.name == choice
-    assert choice == "lgdm" or config.method.resolution == config.backbone.resolution
+    assert config.method.resolution == config.backbone.resolution
 
 
 def check_backbone(config: Any, choice: str, _folder: Any) -> None:
@@ -145,6 +145,13 @@ def check_features(config: Any, choice: str, _folder: Any) -> None:
     for name, psi in psis.items():
         assert type(psi).__name__ == names[name]
         assert psi.widths(config.pooling)
+
+
+def check_views(config: Any, choice: str, _folder: Any) -> None:
+    views = build(config.views)
+    assert type(views).__name__ == "".join(word.capitalize() for word in choice.split("_"))
+    assert views.number == {"random_crops": 5, "grid_crops": 6}.get(choice, 1)
+    assert choice == "whole" or views.size == config.backbone.resolution
 
 
 def check_head(config: Any, choice: str, _folder: Any) -> None:
@@ -207,7 +214,7 @@ def test_every_experiment_states_its_method(name, verb):
     assert config.name == name
     # Of a group that is stated twice the later choice counts: the recipe's own, not its base's.
     stated = dict(re.findall(r"^  - override /(\w+): (\w+)$", recipe(name), flags=re.MULTILINE))
-    method = "method backbone timesteps layers perceptual guidance features head dataset"
+    method = "method backbone timesteps layers perceptual guidance features views head dataset"
     groups = {"train": method.split(), "pretrain": ["stage", "dataset"]}
     assert {group: choices[group] for group in groups[verb]} == stated
 
@@ -271,8 +278,8 @@ def test_typos_get_hydras_own_error(typo, told, nothing_loaded):
         (["features=nss", "pooling={lgdm:mean,nss:max}"], "pooling='max': expected one of"),
         (["pooling={lgdm:mean,nss:mean}"], "each of what computes features: lgdm."),
         (["method=psi"], "method=psi with features=none: there is nothing to compute"),
-        (["method=psi", "features=nss", "method.resolution=x"], "method.resolution='x': expected"),
-        (["method=psi", "features=nss", "method.resolution=0"], "size=0: expected at least 1"),
+        (["method=psi", "features=nss", "method.resolution=x"], "views.size=x: expected"),
+        (["method=psi", "features=nss", "method.resolution=0"], "views.size=0: expected"),
         (["method.name=x"], "method.name='x': expected lgdm or psi"),
         (["features=nss", "features.nss.scales=0"], "scales=0: expected 1 or more"),
         (["features=efficientnet", "features.efficientnet.blocks=[x]"], "expected one or more of"),
@@ -288,7 +295,13 @@ def test_typos_get_hydras_own_error(typo, told, nothing_loaded):
         (["data.batch_size=x"], "data.batch_size=x: expected an integer >= 1"),
         (["data.num_workers=-1"], "data.num_workers=-1"),
         (["data.shard_size=0"], "data.shard_size=0"),
-        (["data.resize=x"], "expected stretch or short_side"),
+        (["data.max_pixels=0"], "data.max_pixels=0: expected an integer >= 1"),
+        (["data.max_pixels=x"], "data.max_pixels=x: expected an integer >= 1"),
+        (["data.flips=maybe"], "data.flips='maybe': expected true or false"),
+        (["views=grid_crops", "views.crops=0"], "views.crops=0: expected an integer >= 1"),
+        (["views=random_crops", "views.short_side=8"], "views.short_side=8: expected"),
+        (["views=short_side", "views.multiple=0"], "views.multiple=0: expected"),
+        (["views=null"], "views=null: expected one of the choices"),
         (["split=none"], "split='none': expected a seed"),
         (["split=-1"], "split=-1: expected a seed"),
         (["fractions=[0.5,0.5]"], "expected three positive shares"),

@@ -153,7 +153,7 @@ def test_what_only_lgdm_reads_does_not_change_a_psi_run(options, psi, same, noth
         ["features.nss.scales=1"],
         ["features=efficientnet"],
         ["pooling=mean"],
-        ["data.resize=short_side"],
+        ["views=centre"],
     ],
     ids=" ".join,
 )

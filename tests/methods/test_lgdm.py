@@ -118,3 +118,26 @@ def test_values_that_are_not_finite_name_the_picture(tiny, pictures):
 def test_an_unknown_pooling_is_refused(tiny):
     with pytest.raises(ConfigError, match="pooling='max'"):
         lgdm(tiny, pooling="max")
+
+
+@pytest.mark.parametrize("guidance", [NoGuidance(), PMG(psi=BackboneFeatures())])
+def test_pictures_need_not_be_square(tiny, pictures, guidance):
+    image, names = pictures
+    wide = torch.cat([image[:2], image[2:4]], dim=3)  # (2, 3, 64, 128)
+    method = lgdm(tiny, guidance, layers=Layers(["mid.*"]), timesteps=Timesteps([20]))
+    both = method.hyperfeatures(wide, names[:2])
+    alone = method.hyperfeatures(wide[1:], names[1:2])
+    for name, value in both.items():
+        assert (alone[name][0] - value[1]).abs().max() <= 1e-5 * value.abs().max()
+    # The middle has a map of 1 x 2, so that there is a spread, unlike that of a square's 1 x 1.
+    square = method.hyperfeatures(image[:1], names[:1])
+    assert square["20/mid.resnet.0/std"].abs().max() < 1e-6
+    assert both["20/mid.resnet.0/std"].abs().max() > 1e-3
+
+
+def test_sides_that_the_latents_cannot_halve_are_refused(tiny):
+    assert tiny.multiple == 64
+    with pytest.raises(
+        ConfigError, match=r"pictures of 96 x 64 pixels: .* multiples of 64; set vi"
+    ):
+        lgdm(tiny).hyperfeatures(torch.rand(1, 3, 64, 96), ["a.png"])

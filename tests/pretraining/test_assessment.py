@@ -17,6 +17,7 @@ from latentiqa.data.captions import (
 )
 from latentiqa.data.crops import DegradedCrops
 from latentiqa.data.manifest import Record
+from latentiqa.data.views import centre_crop
 from latentiqa.errors import ConfigError
 from latentiqa.noise import image_noise
 from latentiqa.pretraining.assessment import (
@@ -24,7 +25,6 @@ from latentiqa.pretraining.assessment import (
     Crops,
     another,
     caption_fit,
-    centre_crop,
     denoising_errors,
     known_crops,
     linear_loss,

@@ -119,6 +119,12 @@ class LatentDiffusion(nn.Module):
         """Where the models compute."""
         return self.unet.device
 
+    @property
+    def multiple(self) -> int:
+        """Sides of pictures are multiples of it: the latents halve through the whole U-Net."""
+        stages = (self.vae.config.block_out_channels, self.unet.config.block_out_channels)
+        return 2 ** sum(len(widths) - 1 for widths in stages)
+
     def encode(self, image: Tensor) -> Tensor:
         """Map images to scaled latents ``z_0 = s * E(y)``, the mode of the VAE's posterior.
 

@@ -102,7 +102,7 @@ def plan_run(config: DictConfig) -> Plan:
     if config.input is not None:
         given = list(config.input) if isinstance(config.input, ListConfig) else [config.input]
         records = [Record(str(path), path, mos=0.0) for path in find_pictures(given)]
-        keys = inspect(records, config.data.on_error)
+        keys = inspect(records, config.data)
         pictures = [record for record in records if record.name in keys]
         content = digest(sorted(map(content_of, keys.values())))
     return Plan(source, device, pictures, content, manifest, split)
@@ -155,7 +155,7 @@ def run(config: DictConfig) -> Done:
     import torch
 
     val = plan.manifest.subset(plan.split.val)
-    readable = inspect(val.records, config.data.on_error)
+    readable = inspect(val.records, config.data)
     records = [record for record in val if record.name in readable]
     if not records:
         raise DataError("the val part has no readable photos; use a larger dataset.")
@@ -214,7 +214,8 @@ def measure_reconstruction(
     import torch
 
     from latentiqa.data.images import read_image
-    from latentiqa.pretraining.assessment import centre_crop, psnr, reconstruct
+    from latentiqa.data.views import centre_crop
+    from latentiqa.pretraining.assessment import psnr, reconstruct
     from latentiqa.pretraining.grids import save_grid
 
     distances = lpips_nets(backbone.device)

@@ -25,6 +25,7 @@ from latentiqa.backbones.source import BackboneSource
 from latentiqa.commands.launch import Done, build, config_folder
 from latentiqa.commands.parts import listed
 from latentiqa.commands.progress import track
+from latentiqa.errors import check_integer
 from latentiqa.paths import cache_dir
 from latentiqa.runs import environment
 
@@ -50,10 +51,11 @@ def check_dataset(config: DictConfig, console: Console) -> Done:
     """Print what a dataset's folder holds; status 1 if something is wrong with its pictures."""
     from latentiqa.data.check import check_pictures
 
+    check_integer("data.max_pixels", config.data.max_pixels, 1)
     manifest: Manifest = build(config.dataset)
     console.print(_table(manifest.dataset, describe(manifest)))
     with track("reading pictures", len(manifest)) as advance:
-        findings = check_pictures(manifest, advance=advance)
+        findings = check_pictures(manifest, advance=advance, max_pixels=config.data.max_pixels)
     if findings.unreadable:
         console.print(f"{len(findings.unreadable)} pictures cannot be read:")
         console.print(listed(findings.unreadable), markup=False)

@@ -11,7 +11,8 @@ head was fitted on are refused.
   latentiqa evaluate run=runs/demo-0123456789ab dataset=biq2021 dataset.root=BIQ2021 \
       part=test split=official
 
-  part=all or train, val, test of the split below; split=0 or official; data.on_error=skip
+  part=all or train, val, test of the split below; split=0 or official; data.on_error=skip;
+  data.max_pixels=120000000
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ def run(config: DictConfig) -> Done:
         split = split_of(config, manifest)
         names, split_hash = list(getattr(split, config.part)), split.hash
     sign = digest(
-        [trained["signature"], manifest.fingerprint, config.part, split_hash, config.data.on_error]
+        [
+            *(trained["signature"], manifest.fingerprint, config.part, split_hash),
+            *(config.data.on_error, config.data.max_pixels),
+        ]
     )
     home = Path(config.paths.runs) / "embedded" if finished.is_embedded else finished.folder
     folder = home / "evaluations" / f"{manifest.dataset}-{sign}"
@@ -70,16 +74,16 @@ def run(config: DictConfig) -> Done:
 
     make_trainer = trainer_factory(config)
     clock = Clock()
-    keys = inspect(manifest.subset(names).records, config.data.on_error)
+    keys = inspect(manifest.subset(names).records, config.data)
     names = [name for name in names if name in keys]
     clock.lap("inspect")
     loaded = load_run(finished)
     _refuse_seen(keys, loaded.seen_images)
-    filled = fill_stores(config, loaded.extractors, loaded.resize, manifest, keys, make_trainer)
+    filled = fill_stores(config, loaded.extractors, loaded.views, manifest, keys, make_trainer)
     if is_other_rank():
         return Done()
     clock.lap("extract")
-    x = read_stores(filled, [keys[name] for name in names])
+    x = read_stores(filled, [keys[name] for name in names], loaded.views)
     metrics, rows = score_part(loaded.head, x, manifest, names, config.part)
     clock.lap("test")
     write_predictions(folder / "predictions.csv", rows)
@@ -94,7 +98,7 @@ def run(config: DictConfig) -> Done:
         "part": config.part,
         "metrics": {"test": metrics},
         "split_hash": split_hash,
-        **provenance(manifest, filled, clock),
+        **provenance(manifest, filled, loaded.views, clock),
         "notes": list(dict.fromkeys([*trained["notes"], *notes_of(manifest.note)])),
         "config": {**trained["config"], "evaluation": plain(config)},
     }

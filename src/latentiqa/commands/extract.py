@@ -4,6 +4,7 @@ Usage: latentiqa extract [group=choice ...] [key=value ...]
 
 Takes the same groups and keys as `latentiqa train`, which then finds the features there; a killed
 extraction goes on where it was. Prints the folder of each store: LGDM's, and that of each psi.
+With limit= or data.flips=true the pictures are those that train would take, else all.
 
   latentiqa extract experiment=demo layers=all
   latentiqa extract dataset=biq2021 dataset.root=BIQ2021 trainer=gpu backbone=sd15 timesteps=lgdm
@@ -32,14 +33,14 @@ def run(config: DictConfig) -> Done:
     method = check_method(config)
     manifest = build(config.dataset)
     make_trainer = trainer_factory(config)
-    if config.limit is None:
-        wanted = manifest
-    else:  # the pictures that train would take
+    wanted, mirrored = manifest, ()
+    if config.limit is not None or config.data.flips:  # the pictures that train would take
         split = split_of(config, manifest)
         wanted = manifest.subset([*split.train, *split.val, *split.test])
-    keys = inspect(wanted.records, config.data.on_error)
+        mirrored = split.train if config.data.flips else ()
+    keys = inspect(wanted.records, config.data)
     extractors = load_extractors(config, method)
-    filled = fill_stores(config, extractors, method.resize, manifest, keys, make_trainer)
+    filled = fill_stores(config, extractors, method.views, manifest, keys, make_trainer, mirrored)
     if not is_other_rank():
         print(*(f.store.path for f in filled), sep="\n")
     return Done()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from lightning import Callback, Trainer
     from torch import Tensor
 
-    from latentiqa.data.images import BadImage, Resize
+    from latentiqa.data.images import BadImage
     from latentiqa.data.manifest import Manifest, Record
     from latentiqa.data.splits import Split
+    from latentiqa.data.views import Views
     from latentiqa.hyperfeatures.store import FeatureStore
     from latentiqa.methods.base import FeatureExtractor
     from latentiqa.perceptual import PooledPsi
@@ -64,13 +65,13 @@ class Method:
         lgdm: its backbone, timesteps, layers and guidance; empty without LGDM.
         psis: psis of the picture itself by name.
         pooling: of each of them by name.
-        resize: brings pictures to the resolution of all of them.
+        views: what of a picture all of them see.
     """
 
     lgdm: dict[str, Any]
     psis: dict[str, PooledPsi]
     pooling: dict[str, str]
-    resize: Resize
+    views: Views
 
     @property
     def note(self) -> str | None:
@@ -84,8 +85,6 @@ def check_method(config: DictConfig) -> Method:
     Raises:
         ConfigError: a value is outside its range.
     """
-    from latentiqa.data.images import Resize
-
     psis = _check_psis(config)
     match OmegaConf.select(config, "method.name"):
         case "lgdm":
@@ -93,20 +92,22 @@ def check_method(config: DictConfig) -> Method:
                 if config[key] is None:
                     raise ConfigError(f"{key}=null: expected one of the choices in conf/{key}/.")
             lgdm = {key: build(config[key]) for key in LGDM_PARTS}
-            resolution = lgdm["backbone"].resolution
         case "psi":
-            lgdm, resolution = {}, config.method.resolution
+            lgdm = {}
             if not psis:
                 raise ConfigError(
                     "method=psi with features=none: there is nothing to compute; choose one of "
                     "conf/features/, for example features=efficientnet, or method=lgdm."
                 )
-            if not isinstance(resolution, int):
-                raise ConfigError(f"method.resolution={resolution!r}: expected pixels, an integer.")
         case name:
             raise ConfigError(f"method.name={name!r}: expected lgdm or psi.")
     pooling = _check_pooling(config, [*(["lgdm"] if lgdm else []), *psis])
-    return Method(lgdm, psis, pooling, Resize(resolution, config.data.resize))
+    if OmegaConf.select(config, "views") is None:
+        raise ConfigError(
+            "views=null: expected one of the choices in conf/views/; a run from before there were "
+            "any has to be trained again."
+        )
+    return Method(lgdm, psis, pooling, build(config.views))
 
 
 def rated_dataset(config: DictConfig) -> Manifest:
@@ -199,7 +200,10 @@ def check_values(config: DictConfig) -> None:
         raise ConfigError(f"fractions={shares}: expected three shares, for example [0.7,0.1,0.2].")
     if config.data.on_error not in {"stop", "skip"}:
         raise ConfigError(f"data.on_error={config.data.on_error!r}: expected 'stop' or 'skip'.")
-    for key, least in (("batch_size", 1), ("shard_size", 1), ("num_workers", 0)):
+    if not isinstance(config.data.get("flips", False), bool):
+        raise ConfigError(f"data.flips={config.data.flips!r}: expected true or false.")
+    least_values = {"batch_size": 1, "shard_size": 1, "num_workers": 0, "max_pixels": 1}
+    for key, least in least_values.items():
         check_integer(f"data.{key}", config.data.get(key, least), least)
 
 
@@ -273,12 +277,12 @@ def callbacks_of(config: DictConfig) -> tuple[list[Callback], bool]:
     return callbacks, any(isinstance(c, ProgressBar) for c in callbacks)
 
 
-def inspect(records: Sequence[Record], on_error: str) -> dict[str, str]:
+def inspect(records: Sequence[Record], options: DictConfig) -> dict[str, str]:
     """Read every picture once before anything is computed.
 
     Args:
         records: the pictures.
-        on_error: ``stop`` or ``skip``.
+        options: the config's ``data``: ``on_error`` and, where it can be set, ``max_pixels``.
 
     Returns:
         Image keys by name, of the readable ones.
@@ -286,13 +290,14 @@ def inspect(records: Sequence[Record], on_error: str) -> dict[str, str]:
     Raises:
         DataError: pictures are bad and ``on_error`` is ``stop``.
     """
-    from latentiqa.data.images import inspect_images
+    from latentiqa.data.images import MAX_PIXELS, inspect_images
 
+    max_pixels = options.get("max_pixels", MAX_PIXELS)
     with track("reading pictures", len(records)) as advance:
-        keys, bad = inspect_images(records, advance=advance)
+        keys, bad = inspect_images(records, advance=advance, max_pixels=max_pixels)
     if bad:
         listing = listed(bad)
-        if on_error == "stop":
+        if options.on_error == "stop":
             raise DataError(
                 f"{len(bad)} of {len(records)} pictures cannot be read:\n{listing}\n"
                 "Mend or remove them, or leave them out with data.on_error=skip."
@@ -340,31 +345,57 @@ class Filled(NamedTuple):
 def fill_stores(
     config: DictConfig,
     extractors: Sequence[FeatureExtractor],
-    resize: Resize,
+    views: Views,
     manifest: Manifest,
     keys: dict[str, str],
     make_trainer: Callable[..., Trainer],
+    mirrored: Collection[str] = (),
 ) -> list[Filled]:
-    """Open the store of each extractor and extract what it lacks."""
+    """Open the store of each extractor and extract what it lacks.
+
+    Args:
+        config: its ``data`` and ``paths.store`` are read.
+        extractors: what computes the features.
+        views: of each picture.
+        manifest: the dataset.
+        keys: image keys by name of the pictures that are wanted.
+        make_trainer: from `trainer_factory`.
+        mirrored: names of the pictures whose views are wanted mirrored, too.
+    """
     from latentiqa.hyperfeatures.extraction import extract, open_store
 
-    options = {key: config.data[key] for key in ("batch_size", "num_workers", "shard_size")}
+    names = ("batch_size", "num_workers", "shard_size", "max_pixels")
+    options = {key: config.data[key] for key in names}
     filled = []
     for extractor in extractors:
-        store = open_store(config.paths.store, extractor, resize)
-        n = extract(extractor, store, manifest.records, keys, resize, make_trainer, **options)
+        store = open_store(config.paths.store, extractor, views)
+        n = extract(
+            *(extractor, store, manifest.records, keys, views, make_trainer),
+            mirrored=mirrored,
+            **options,
+        )
         filled.append(Filled(extractor, store, n))
     return filled
 
 
-def read_stores(filled: Sequence[Filled], keys: Sequence[str]) -> Tensor:
-    """Features of pictures as one matrix, ``(N, F)`` float32, columns as `feature_names`."""
+def read_stores(
+    filled: Sequence[Filled], keys: Sequence[str], views: Views, flips: bool = False
+) -> Tensor:
+    """Features of the views of pictures, ``(N, K, F)`` float32, the last as `feature_names`.
+
+    Args:
+        filled: the stores.
+        keys: image keys of the pictures.
+        views: those that the stores were filled with.
+        flips: their mirrored copies too, ``(N, 2 K, F)``.
+    """
     import torch
 
     from latentiqa.hyperfeatures.extraction import read_features
 
-    parts = [read_features(f.store, keys, list(f.extractor.widths)) for f in filled]
-    return torch.cat(parts, dim=1)
+    asked = [view for key in keys for view in views.names(key, flips)]
+    parts = [read_features(f.store, asked, list(f.extractor.widths)) for f in filled]
+    return torch.cat(parts, dim=1).unflatten(0, (len(keys), -1))
 
 
 def is_other_rank() -> bool:

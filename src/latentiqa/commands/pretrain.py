@@ -182,7 +182,7 @@ def crops_of(config: DictConfig, plan: Plan) -> CropModule:
     options = config.crops
     parts = {"train": plan.split.train, "val": plan.split.val}
     wanted = plan.manifest.subset([name for names in parts.values() for name in names])
-    readable = inspect(wanted.records, config.data.on_error)
+    readable = inspect(wanted.records, config.data)
     rows = {}
     for number, (part, names) in enumerate(parts.items()):
         records = [plan.manifest.by_name[name] for name in names if name in readable]

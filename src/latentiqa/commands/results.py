@@ -15,6 +15,7 @@ from rich.table import Table
 
 from latentiqa.commands.launch import Done, build
 from latentiqa.commands.parts import Filled, backbone_of
+from latentiqa.recipe import recipe_of
 from latentiqa.runs import environment, peak_memory_mb, read_json
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from latentiqa.data.manifest import Manifest
+    from latentiqa.data.views import Views
     from latentiqa.heads import Head
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,9 @@ class Clock:
         self.last = now
 
 
-def provenance(manifest: Manifest, filled: Sequence[Filled], clock: Clock) -> dict[str, Any]:
+def provenance(
+    manifest: Manifest, filled: Sequence[Filled], views: Views, clock: Clock
+) -> dict[str, Any]:
     """What every results.json says of data, features, cost and environment."""
     stores = {
         f.extractor.name: {
@@ -55,6 +59,7 @@ def provenance(manifest: Manifest, filled: Sequence[Filled], clock: Clock) -> di
         "dataset": manifest.dataset,
         "dataset_fingerprint": manifest.fingerprint,
         "dataset_kind": manifest.source.kind if manifest.source else None,
+        "views": recipe_of(views),  # at test time: no mirrored copies
         "backbone": backbone_of([f.extractor for f in filled]),
         "features": " + ".join(stores),
         "stores": stores,
@@ -75,7 +80,7 @@ def score_part(
 
     Args:
         head: fitted.
-        x: hyperfeatures ``(N, F)``.
+        x: hyperfeatures ``(N, K, F)`` of K views a picture.
         manifest: the dataset.
         names: the part's pictures, N.
         part: its name, for the rows.

@@ -10,7 +10,7 @@ status is then 1. Without run=, the scorer inside the package is used; it is sai
   latentiqa score a.jpg b.png output=scores.json
   latentiqa score photos/ run=runs/demo-0123456789ab
 
-  output=FILE.csv, FILE.json or null; trainer=gpu; batch_size=4
+  output=FILE.csv, FILE.json or null; trainer=gpu; batch_size=4; data.max_pixels=120000000
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def run(config: DictConfig) -> Done:
     if output is not None and output.suffix not in {".csv", ".json"}:
         raise ConfigError(f"output={output}: expected a name ending in .csv or .json, or null.")
     check_integer("batch_size", config.batch_size, 1)
+    check_integer("data.max_pixels", config.data.max_pixels, 1)
     inputs = list(config.input) if isinstance(config.input, ListConfig) else [config.input]
     paths = find_pictures(inputs)
     finished = find_run(config.run, config.paths.runs)
@@ -53,7 +54,7 @@ def run(config: DictConfig) -> Done:
 
     records = [Record(str(path), path, mos=0.0) for path in paths]
     with track("reading pictures", len(records)) as advance:
-        keys, bad = inspect_images(records, advance=advance)
+        keys, bad = inspect_images(records, advance=advance, max_pixels=config.data.max_pixels)
     rows: list[dict[str, Any]] = []
     if keys:
         rows = score_pictures(finished, [r for r in records if r.name in keys], config)
@@ -109,7 +110,8 @@ def score_pictures(
     quieten()
     metric = load_metric(run.folder, device)
     # The file's own name seeds its noise: a folder may move, and its scores stay.
-    pictures = ((record.path.name, read_image(record.path)) for record in records)
+    most = config.data.max_pixels
+    pictures = ((record.path.name, read_image(record.path, most)) for record in records)
     rows = []
     with track("scoring", len(records)) as advance:
         scores = metric.each(pictures, config.batch_size)

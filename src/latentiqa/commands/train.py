@@ -9,10 +9,10 @@ same run asked for again is skipped when it is finished, and goes on when it was
   latentiqa train dataset=csv dataset.path=my.csv guidance=none head=mlp
   latentiqa train method=psi features=efficientnet
 
-  groups    method backbone timesteps layers guidance perceptual features head dataset trainer
-            logger callbacks experiment sweep debug
+  groups    method backbone timesteps layers guidance perceptual features views head dataset
+            trainer logger callbacks experiment sweep debug
   often     split=0 (seed) or official, seed=0, pooling=mean, paths.runs=runs, force=true,
-            data.on_error=skip, limit=100 (pictures a part)
+            data.on_error=skip, data.flips=true, limit=100 (pictures a part)
 
 Several runs:  latentiqa train -m experiment=demo guidance=none,pmg layers=up,mid_up
 The config:    latentiqa train experiment=demo --cfg job
@@ -112,19 +112,24 @@ def run(config: DictConfig) -> Done:
     write_atomic(plan.folder / "split.json", split.to_json())
     clock = Clock()
     wanted = manifest.subset([*split.train, *split.val, *split.test])
-    keys = inspect(wanted.records, config.data.on_error)
+    keys = inspect(wanted.records, config.data)
     parts = {p: [n for n in getattr(split, p) if n in keys] for p in ("train", "val", "test")}
     _refuse_leaks(parts, keys)
     _refuse_few(parts)
     clock.lap("inspect")
 
     extractors = load_extractors(config, plan.method)
-    filled = fill_stores(config, extractors, plan.method.resize, manifest, keys, make_trainer)
+    views, flips = plan.method.views, config.data.flips
+    mirrored = parts["train"] if flips else []
+    filled = fill_stores(config, extractors, views, manifest, keys, make_trainer, mirrored)
     if is_other_rank():
         return Done()
     clock.lap("extract")
 
-    x = {p: read_stores(filled, [keys[n] for n in parts[p]]) for p in parts}
+    x = {
+        part: read_stores(filled, [keys[n] for n in names], views, flips and part == "train")
+        for part, names in parts.items()
+    }
     targets = {r.name: manifest.target(r.mos) for r in wanted}
     y = {p: torch.tensor([targets[n] for n in parts[p]]) for p in parts}
     with track_run(config, plan.folder, plan.values) as logger:
@@ -153,7 +158,7 @@ def run(config: DictConfig) -> Done:
             "n": {part: len(members) for part, members in parts.items()},
             "split": split.kind,
             "split_hash": split.hash,
-            **provenance(manifest, filled, clock),
+            **provenance(manifest, filled, views, clock),
             "notes": notes_of(plan.method.note, manifest.note),
             "fit": fit,
             "config": plan.values,

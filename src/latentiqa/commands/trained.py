@@ -16,7 +16,7 @@ EMBEDDED = Path(__file__).parents[1] / "scorer"
 """The finished run that the package carries: its results.json and head/."""
 
 if TYPE_CHECKING:
-    from latentiqa.data.images import Resize
+    from latentiqa.data.views import Views
     from latentiqa.heads import Head
     from latentiqa.methods.base import FeatureExtractor
 
@@ -66,13 +66,13 @@ class LoadedRun:
     Attributes:
         extractors: what computes the features.
         head: fitted on them.
-        resize: brings pictures to the resolution of the extractors.
+        views: what of a picture the extractors see.
         seen_images: image keys of the pictures that its head was fitted or chosen on.
     """
 
     extractors: list[FeatureExtractor]
     head: Head
-    resize: Resize
+    views: Views
     seen_images: frozenset[str]
 
 
@@ -131,4 +131,4 @@ def load_run(run: FinishedRun) -> LoadedRun:
             f"run={run.folder}: it was trained on the backbone {trained_on}, here the same name "
             f"is {here}; get those weights back or train again."
         )
-    return LoadedRun(extractors, head, method.resize, frozenset(meta["seen_images"]))
+    return LoadedRun(extractors, head, method.views, frozenset(meta["seen_images"]))

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from latentiqa.data.images import BadImage, content_of, inspect_images
+from latentiqa.data.images import MAX_PIXELS, BadImage, content_of, inspect_images
 from latentiqa.data.manifest import Manifest, Record
 from latentiqa.data.splits import content
 
@@ -30,7 +30,10 @@ class Findings:
 
 
 def check_pictures(
-    manifest: Manifest, workers: int = 4, advance: Callable[[], object] | None = None
+    manifest: Manifest,
+    workers: int = 4,
+    advance: Callable[[], object] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Findings:
     """Decode and hash every picture of a dataset.
 
@@ -38,11 +41,12 @@ def check_pictures(
         manifest: the dataset.
         workers: threads.
         advance: called after each picture, for progress bars.
+        max_pixels: larger pictures are unreadable.
 
     Raises:
-        ConfigError: ``workers`` is below 1.
+        ConfigError: ``workers`` or ``max_pixels`` is below 1.
     """
-    keys, unreadable = inspect_images(manifest.records, workers, advance)
+    keys, unreadable = inspect_images(manifest.records, workers, advance, max_pixels)
     by_content: dict[str, list[str]] = defaultdict(list)
     for name, key in keys.items():
         by_content[content_of(key)].append(name)

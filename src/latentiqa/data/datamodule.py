@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from latentiqa.data.images import read_image
+from latentiqa.data.images import MAX_PIXELS, read_image
 from latentiqa.data.manifest import Record
+from latentiqa.data.views import Views, stacked
 from latentiqa.errors import ConfigError
 
 Sample = dict[str, Any]
 
 
-class PictureDataset(Dataset[Sample]):
-    """Pictures with their scores, one sample each.
+class PictureDataset(Dataset[list[Sample]]):
+    """Pictures with their scores: an item is the list of one picture's views, a sample each.
 
     Args:
         records: all pictures of the dataset; the position among them is a sample's ``index``.
@@ -27,8 +28,10 @@ class PictureDataset(Dataset[Sample]):
             key are left out.
         target: maps a raw score to [0, 1], usually ``manifest.target``. ``None`` for pictures
             that nobody has rated: their ``target`` is NaN.
-        transform: makes all pictures of one shape, (3, H, W) to (3, h, w); usually
-            `latentiqa.data.images.Resize`.
+        views: of each picture.
+        wanted: keys of the views to keep, as `Views.names` makes them of a picture's key, those of
+            mirrored copies among them; None for all views and no mirrored copy.
+        max_pixels: see `latentiqa.data.images.read_image`.
 
     Raises:
         ConfigError: a key belongs to none of the records.
@@ -39,7 +42,9 @@ class PictureDataset(Dataset[Sample]):
         records: Sequence[Record],
         keys: Mapping[str, str],
         target: Callable[[float], float] | None,
-        transform: Callable[[Tensor], Tensor],
+        views: Views,
+        wanted: Collection[str] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if unknown := set(keys) - {record.name for record in records}:
             raise ConfigError(
@@ -49,26 +54,34 @@ class PictureDataset(Dataset[Sample]):
         self.samples = [(i, record) for i, record in enumerate(records) if record.name in keys]
         self.keys = keys
         self.target = target
-        self.transform = transform
+        self.views = views
+        self.wanted = wanted
+        self.max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, position: int) -> Sample:
-        """One sample: image, mos, target, name, index, key.
+    def __getitem__(self, position: int) -> list[Sample]:
+        """Samples of a picture's views: image, mos, target, name, index, key.
 
         Raises:
             DataError: the file cannot be read.
         """
         index, record = self.samples[position]
-        return {
-            "image": self.transform(read_image(record.path)),
+        key = self.keys[record.name]
+        wanted = self.views.names(key) if self.wanted is None else self.wanted
+        views = self.views(read_image(record.path, self.max_pixels), record.name)
+        names, keys = (self.views.names(text, flips=True) for text in (record.name, key))
+        picture = {
             "mos": record.mos,
             "target": math.nan if self.target is None else self.target(record.mos),
-            "name": record.name,
             "index": index,
-            "key": self.keys[record.name],
         }
+        return [
+            picture | {"image": image, "name": name, "key": key}
+            for image, name, key in zip([*views, *views.flip(-1)], names, keys, strict=True)
+            if key in wanted
+        ]
 
 
 class PictureDataModule(LightningDataModule):
@@ -76,7 +89,7 @@ class PictureDataModule(LightningDataModule):
 
     Args:
         dataset: the pictures.
-        batch_size: pictures a batch.
+        batch_size: views that are computed together; a batch holds all views of a picture.
         num_workers: processes that read ahead; 0 reads in the main process.
 
     Raises:
@@ -93,27 +106,33 @@ class PictureDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
 
-    def predict_dataloader(self) -> DataLoader[Sample]:
+    def predict_dataloader(self) -> DataLoader[list[Sample]]:
         """All samples once, unshuffled."""
         return DataLoader(
             self.dataset,
-            batch_size=self.batch_size,
+            batch_size=max(1, self.batch_size // self.dataset.views.number),
             shuffle=False,
             num_workers=self.num_workers,
-            collate_fn=collate,
+            collate_fn=partial(collate, most=self.batch_size),
         )
 
 
-def collate(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Stack samples into a batch.
+def collate(pictures: Sequence[Sequence[Sample]], most: int) -> dict[str, Any]:
+    """Stack the samples of pictures into a batch.
+
+    Args:
+        pictures: items of a `PictureDataset`, B samples in all.
+        most: samples that are stacked.
 
     Returns:
-        ``image`` (B, 3, H, W), ``mos`` (B,) and ``target`` (B,) float32, ``index`` (B,) int64,
-        ``name`` and ``key`` lists of B strings.
+        ``image`` a list of (b, 3, h, w), B pictures in all: those of one shape are together;
+        ``mos`` (B,) and ``target`` (B,) float32, ``index`` (B,) int64, ``name`` and ``key`` lists
+        of B strings.
     """
+    samples = [sample for views in pictures for sample in views]
     columns = {field: [sample[field] for sample in samples] for field in samples[0]}
     return columns | {
-        "image": torch.stack(columns["image"]),
+        "image": list(stacked(columns["image"], most)),
         "mos": torch.tensor(columns["mos"], dtype=torch.float32),
         "target": torch.tensor(columns["target"], dtype=torch.float32),
         "index": torch.tensor(columns["index"], dtype=torch.int64),

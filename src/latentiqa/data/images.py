@@ -9,19 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from latentiqa.data.manifest import Record
-from latentiqa.errors import ConfigError, DataError
+from latentiqa.errors import DataError, check_integer
 from latentiqa.hashing import file_digest
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 MAX_PIXELS = 120_000_000
-"""More than the largest cameras take; a small file that claims more is made to fill the memory."""
+"""More than most cameras take; a small file that claims more is made to fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class BadImage:
     reason: str
 
 
-def read_image(path: str | Path) -> Tensor:
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read a picture as people see it.
 
     The EXIF orientation is applied; greyscale, palette and CMYK become RGB; transparency is laid
@@ -41,6 +40,8 @@ def read_image(path: str | Path) -> Tensor:
 
     Args:
         path: a file in any format that Pillow reads.
+        max_pixels: larger pictures are refused, before their pixels are decoded. Pillow has a
+            limit of its own for the whole process: it is raised where it is lower.
 
     Returns:
         (3, H, W), float32 in [0, 1].
@@ -49,15 +50,19 @@ def read_image(path: str | Path) -> Tensor:
         DataError: missing, unreadable, truncated or too large, with the file and the reason.
     """
     try:
-        pixels = _decode(Path(path))
+        pixels = _decode(Path(path), max_pixels)
     except Exception as error:
         # Broken files make Pillow's decoders raise almost anything, SyntaxError included.
-        raise DataError(f"{path}: {_reason(error)}") from error
+        raise DataError(f"{path}: {_reason(error, max_pixels)}") from error
     return _scaled(pixels)
 
 
-def from_pillow(image: Image.Image) -> Tensor:
+def from_pillow(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Tensor:
     """A picture that Pillow has opened or made, taken as `read_image` takes a file.
+
+    Args:
+        image: in any mode that has an agreed range.
+        max_pixels: larger pictures are refused.
 
     Returns:
         (3, H, W), float32 in [0, 1].
@@ -66,9 +71,10 @@ def from_pillow(image: Image.Image) -> Tensor:
         DataError: unreadable, truncated or too large, with the reason.
     """
     try:
-        pixels = _upright(image)
+        pixels = _upright(image, max_pixels)
     except Exception as error:
-        raise DataError(f"{type(image).__name__} {image.size}: {_reason(error)}") from error
+        reason = _reason(error, max_pixels)
+        raise DataError(f"{type(image).__name__} {image.size}: {reason}") from error
     return _scaled(pixels)
 
 
@@ -78,59 +84,11 @@ def _scaled(pixels: Pixels) -> Tensor:
     return torch.from_numpy(scaled).permute(2, 0, 1).contiguous()
 
 
-@dataclass(frozen=True)
-class Resize:
-    """Bring a picture to ``size`` x ``size``, by bicubic interpolation with antialiasing.
-
-    Attributes:
-        size: side in pixels.
-        mode: ``stretch`` scales both sides to ``size`` and ignores the aspect, as the papers do;
-            ``short_side`` keeps the aspect and crops the centre.
-
-    Raises:
-        ConfigError: a size below 1 or an unknown mode.
-
-    Example:
-        >>> Resize(64, "short_side")(torch.rand(3, 100, 150)).shape
-        torch.Size([3, 64, 64])
-    """
-
-    size: int
-    mode: str = "stretch"
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ConfigError(f"size={self.size}: expected at least 1 pixel")
-        if self.mode not in ("stretch", "short_side"):
-            raise ConfigError(f"mode={self.mode!r}: expected stretch or short_side")
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """Resize in [0, 1], differentiably.
-
-        Args:
-            image: ``(3, H, W)`` or ``(B, 3, H, W)``.
-
-        Returns:
-            ``(3, size, size)`` or ``(B, 3, size, size)``.
-        """
-        height, width = image.shape[-2:]
-        if self.mode == "short_side":
-            scale = self.size / min(height, width)
-            height, width = round(height * scale), round(width * scale)
-        else:
-            height = width = self.size
-        # Bicubic weights are partly negative: the result overshoots at edges.
-        batch = image if image.ndim == 4 else image[None]
-        scaled = F.interpolate(batch, size=(height, width), mode="bicubic", antialias=True)
-        top, left = (height - self.size) // 2, (width - self.size) // 2
-        square = scaled[..., top : top + self.size, left : left + self.size].clamp(0, 1)
-        return square if image.ndim == 4 else square[0]
-
-
 def inspect_images(
     records: Iterable[Record],
     workers: int = 4,
     advance: Callable[[], object] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[dict[str, str], list[BadImage]]:
     """Decode every file once, and hash it.
 
@@ -138,21 +96,23 @@ def inspect_images(
         records: the pictures.
         workers: threads; Pillow decodes outside Python's global lock.
         advance: called after each picture, for progress bars.
+        max_pixels: larger pictures are unreadable; see `read_image`.
 
     Returns:
         Image keys of the readable pictures by name: ``<sha256 of the bytes, 16 digits>:<name>``;
         and the unreadable ones, both in the order of ``records``.
 
     Raises:
-        ConfigError: ``workers`` is below 1.
+        ConfigError: ``workers`` or ``max_pixels`` is below 1.
     """
-    if workers < 1:
-        raise ConfigError(f"workers={workers}: expected at least 1")
+    check_integer("workers", workers, 1)
+    check_integer("max_pixels", max_pixels, 1)
     keys: dict[str, str] = {}
     bad: list[BadImage] = []
     records = tuple(records)
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        for record, found in zip(records, pool.map(_inspect, records), strict=True):
+        inspected = pool.map(lambda record: _inspect(record, max_pixels), records)
+        for record, found in zip(records, inspected, strict=True):
             if isinstance(found, BadImage):
                 bad.append(found)
             else:
@@ -172,24 +132,26 @@ def content_of(key: str) -> str:
     return key.split(":", 1)[0]
 
 
-def _inspect(record: Record) -> str | BadImage:
+def _inspect(record: Record, max_pixels: int) -> str | BadImage:
     """The key of one picture, or why it has none."""
     try:
-        _decode(record.path)
+        _decode(record.path, max_pixels)
         return f"{file_digest(record.path)}:{record.name}"
     except Exception as error:
-        return BadImage(record.path, _reason(error))
+        return BadImage(record.path, _reason(error, max_pixels))
 
 
-def _decode(path: Path) -> Pixels:
+def _decode(path: Path, max_pixels: int) -> Pixels:
     """Read a file as RGB, (H, W, 3); raises whatever Pillow stumbles over."""
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     with Image.open(path) as image:
-        return _upright(image)
+        return _upright(image, max_pixels)
 
 
-def _upright(image: Image.Image) -> Pixels:
+def _upright(image: Image.Image, max_pixels: int) -> Pixels:
     """An opened picture as RGB, (H, W, 3), turned as its EXIF orientation says."""
-    if image.width * image.height > MAX_PIXELS:
+    if image.width * image.height > max_pixels:
         raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
     return _rgb(ImageOps.exif_transpose(image))
 
@@ -209,12 +171,12 @@ def _rgb(image: Image.Image) -> Pixels:
     return np.asarray(image.convert("RGB"))
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, max_pixels: int) -> str:
     """What to tell the owner of the file."""
     if isinstance(error, Image.DecompressionBombError):
         return (
-            f"refused: {error}; more than {MAX_PIXELS} pixels are taken for a decompression "
-            "bomb, scale it down if it is a real picture"
+            f"refused: {error}; more than {max_pixels} pixels are taken for a decompression "
+            "bomb, raise data.max_pixels (from Python max_pixels) if it is a real picture"
         )
     if isinstance(error, UnidentifiedImageError):
         return "not a picture in a format that Pillow reads"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from latentiqa.errors import DataError
+from latentiqa.heads.base import averaged
 from latentiqa.metrics import srcc
 
 
@@ -50,9 +51,9 @@ class RegressionModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """SRCC of the whole validation set, (M, F) features and (M,) targets."""
+        """SRCC of the whole validation set, (M, F) or (M, K, F) features and (M,) targets."""
         x, y = batch
-        pred = self.network(x)
+        pred = averaged(self.network, x)
         if not pred.isfinite().all():
             raise DataError(f"training diverged at epoch {self.current_epoch}: lower head.lr")
         self.log("val/srcc", srcc(pred, y), batch_size=len(y))
@@ -82,7 +83,7 @@ def train(
     Args:
         network: maps (B, F) to (B,).
         training: (N, F) features and (N,) targets, on the device to train on.
-        validation: (M, F) features and (M,) targets.
+        validation: (M, F) or (M, K, F) features and (M,) targets.
         lr: learning rate of AdamW.
         weight_decay: of AdamW.
         epochs: at most this many.

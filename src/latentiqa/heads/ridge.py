@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentiqa.errors import ConfigError, DataError
-from latentiqa.heads.base import Head
+from latentiqa.heads.base import Head, averaged, examples
 from latentiqa.heads.standardise import Standardise
 from latentiqa.metrics import srcc
 
@@ -73,7 +73,7 @@ class RidgeHead(Head):
         fast_dev_run: bool,  # a closed form has no shorter way
     ) -> dict[str, Any]:
         features, centred = self._prepare(x, y)
-        scores = self._path(features, centred, self.standardise(x_val))
+        scores = averaged(lambda z: self._path(features, centred, z), self.standardise(x_val))
         val_srcc = [srcc(column, y_val) for column in scores.T]
         defined = [i for i, value in enumerate(val_srcc) if value == value]
         if not defined:
@@ -86,7 +86,8 @@ class RidgeHead(Head):
             for step, (alpha, value) in enumerate(zip(self.alphas, val_srcc, strict=True)):
                 logger.log_metrics({"ridge/alpha": alpha, "val/srcc": value}, step=step)
         if self.refit:
-            features, centred = self._prepare(torch.cat([x, x_val]), torch.cat([y, y_val]))
+            more, more_y = examples(x_val, y_val)
+            features, centred = self._prepare(torch.cat([x, more]), torch.cat([y, more_y]))
         solved = self._solve(features, centred, self.alphas[best])
         return self._report(best, val_srcc) | solved
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +13,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from latentiqa.data.datamodule import PictureDataModule, PictureDataset
-from latentiqa.data.images import Resize
+from latentiqa.data.images import MAX_PIXELS
 from latentiqa.data.manifest import Record
+from latentiqa.data.views import Views
 from latentiqa.hyperfeatures.store import FeatureStore, check_space, estimate_bytes
 from latentiqa.recipe import recipe_of
 
@@ -37,7 +38,7 @@ class Extractor(Protocol):
 
 
 class ShardWriter(Callback):
-    """Collect predictions and write a shard each time enough pictures have come together.
+    """Collect predictions and write a shard each time enough views have come together.
 
     Shards end with batches, so a resumed run meets the same batches as an uninterrupted one and
     its features are the same to the bit. What has been computed when a run fails is written too.
@@ -45,7 +46,7 @@ class ShardWriter(Callback):
     Args:
         store: where to.
         names: the hyperfeatures to keep.
-        shard_size: pictures a shard, about; a killed run loses at most these.
+        shard_size: views a shard, about; a killed run loses at most these.
     """
 
     def __init__(self, store: FeatureStore, names: Sequence[str], shard_size: int) -> None:
@@ -89,9 +90,9 @@ class ShardWriter(Callback):
             self.store.write(keys, stacked)
 
 
-def open_store(root: str | Path, method: Extractor, resize: Resize) -> FeatureStore:
+def open_store(root: str | Path, method: Extractor, views: Views) -> FeatureStore:
     """The store of these hyperfeatures: its key holds all that changes their values."""
-    return FeatureStore(Path(root), method.recipe() | {"picture": recipe_of(resize)})
+    return FeatureStore(Path(root), method.recipe() | {"picture": recipe_of(views)})
 
 
 def extract(
@@ -99,9 +100,11 @@ def extract(
     store: FeatureStore,
     records: Sequence[Record],
     keys: Mapping[str, str],
-    resize: Resize,
+    views: Views,
     make_trainer: Callable[..., Trainer],
     *,
+    mirrored: Collection[str] = (),
+    max_pixels: int = MAX_PIXELS,
     batch_size: int = 8,
     num_workers: int = 0,
     shard_size: int = 64,
@@ -113,12 +116,14 @@ def extract(
         store: from `open_store`.
         records: the dataset's pictures.
         keys: image keys by name of the pictures that are wanted.
-        resize: brings pictures to the backbone's resolution.
+        views: of each picture; their features are kept one by one.
         make_trainer: callbacks, changed trainer arguments -> Lightning trainer; called only if
             something is missing.
-        batch_size: pictures a batch on each device.
+        mirrored: names of the pictures whose views are wanted mirrored, too.
+        max_pixels: see `latentiqa.data.images.read_image`.
+        batch_size: views computed together on each device.
         num_workers: processes that read ahead.
-        shard_size: pictures a shard, about.
+        shard_size: views a shard, about.
 
     Returns:
         Number of pictures that were extracted.
@@ -127,30 +132,32 @@ def extract(
         StoreError: the features do not fit on the disk (before anything is computed), or cannot
             be written.
     """
-    wanted = list(keys.values())
+    asked = {name: views.names(key, flips=name in mirrored) for name, key in keys.items()}
+    wanted = [view for of_picture in asked.values() for view in of_picture]
     missing = set(store.missing(wanted, list(method.widths)))
     # Where only some layers are new, only those are written.
     widths = {n: width for n, width in method.widths.items() if store.missing(wanted, [n])}
+    pending = {name: keys[name] for name, of_picture in asked.items() if missing & {*of_picture}}
     n_bytes = estimate_bytes(len(missing), widths)
     log.info(
-        "features %s: %d of %d pictures are complete in the store %s; to extract: %d pictures "
-        "x %d values x 4 bytes = %.1f MB",
+        "features %s: %d of %d pictures are complete in the store %s; to extract: %d views of %d "
+        "pictures x %d values x 4 bytes = %.1f MB",
         method.name,
-        len(keys) - len(missing),
+        len(keys) - len(pending),
         len(keys),
         store.path,
         len(missing),
+        len(pending),
         sum(widths.values()),
         n_bytes / 1e6,
     )
     if not missing:
         return 0
     check_space(store.path, n_bytes)
-    pending = {name: key for name, key in keys.items() if key in missing}
-    dataset = PictureDataset(records, pending, None, resize)
+    dataset = PictureDataset(records, pending, None, views, missing, max_pixels)
     callbacks = [ShardWriter(store, list(widths), shard_size)]
     trainer = make_trainer(callbacks)
-    if trainer.world_size > len(missing):
+    if trainer.world_size > len(pending):
         # Lightning cannot deal fewer pictures than there are processes.
         trainer = make_trainer(callbacks, devices=1)
     trainer.predict(
@@ -159,7 +166,7 @@ def extract(
         return_predictions=False,
     )
     store.refresh()
-    return len(missing)
+    return len(pending)
 
 
 def read_features(store: FeatureStore, keys: Sequence[str], names: Sequence[str]) -> Tensor:

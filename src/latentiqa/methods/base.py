@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -80,5 +81,7 @@ class FeatureExtractor(LightningModule, ABC):
 
     @torch.no_grad()
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """The batch's features."""
-        return self.hyperfeatures(batch["image"], batch["name"])
+        """The batch's features, ``(B, C)`` each; its pictures come stacked by their shapes."""
+        names = iter(batch["name"])
+        parts = [self.hyperfeatures(i, list(islice(names, len(i)))) for i in batch["image"]]
+        return {name: torch.cat([part[name] for part in parts]) for name in self.widths}

@@ -55,8 +55,12 @@ class Scorer(nn.Module):
             DataError: the head is not fitted, or on other features.
             LatentiqaError: a feature is not finite.
         """
+        return self.head.predict(self.features(image, names))
+
+    def features(self, image: Tensor, names: Sequence[str]) -> Tensor:
+        """What the head takes, ``(B, F)``; see `forward`."""
         columns = []
         for extractor in self.extractors:
             features = extractor.hyperfeatures(image, names)
             columns += [features[name] for name in extractor.widths]
-        return self.head.predict(torch.cat(columns, dim=1))
+        return torch.cat(columns, dim=1)

@@ -34,12 +34,6 @@ from latentiqa.noise import image_noise
 from latentiqa.trajectory import add_noise
 
 
-def centre_crop(image: Tensor, height: int, width: int) -> Tensor:
-    """The middle ``(..., height, width)`` of pictures ``(..., H, W)`` that are no smaller."""
-    top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
-    return image[..., top : top + height, left : left + width]
-
-
 @torch.no_grad()
 def reconstruct(backbone: LatentDiffusion, image: Tensor) -> Tensor:
     """What is left of pictures after the autoencoder: ``D(E(x))``, clipped to [0, 1].

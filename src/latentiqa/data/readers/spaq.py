@@ -28,7 +28,7 @@ def read_spaq(root: str | Path) -> Manifest:
     """Read SPAQ: MOS from 0 to 100, higher is better; the five attributes' scores beside.
 
     Mirrors write the workbook's name with underscores. Pictures have many megapixels: the field
-    scales their short side to 512, ``data.resize=short_side``.
+    scales their short side to 512, ``views=short_side`` at 512 pixels.
 
     Args:
         root: folder with ``Annotations/`` and ``TestImage/``.
