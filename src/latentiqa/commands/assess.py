@@ -136,7 +136,7 @@ def run(config: DictConfig) -> Done:
     clock = Clock()
     quieten()
     backbone = plan.source.load(plan.device)
-    values = plain(config)
+    values = plain(config, plan.split)
     # Weights and pictures are known by content, not by place.
     sign = signature(
         values | {"input": None, "backbone": plan.source.dtype},
