@@ -212,9 +212,10 @@ def measure_reconstruction(
 ) -> dict[str, Any]:
     """Mean PSNR and LPIPS of whole pictures; parts of the first few into reconstruction.png."""
     import torch
+    from torchmetrics.functional.image import peak_signal_noise_ratio
 
     from latentiqa.data.images import read_image
-    from latentiqa.pretraining.assessment import centre_crop, psnr, reconstruct
+    from latentiqa.pretraining.assessment import centre_crop, reconstruct
     from latentiqa.pretraining.grids import save_grid
 
     distances = lpips_nets(backbone.device)
@@ -231,7 +232,8 @@ def measure_reconstruction(
                 )
             image = centre_crop(image, height, width)
             restored = reconstruct(backbone, image)
-            measured["psnr"].append(psnr(image, restored).item())
+            psnr = peak_signal_noise_ratio(restored, image, data_range=1.0)
+            measured["psnr"].append(psnr.item())
             with torch.no_grad():
                 for net, lpips in distances.items():
                     measured[f"lpips_{net}"].append(lpips(image, restored).item())
