@@ -203,7 +203,7 @@ def check_hydra(config: Any, choice: str, _folder: Any) -> None:
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_verb_composes(verb):
-    overrides = ["dataset=demo"] if verb == "evaluate" else []
+    overrides = ["dataset=demo"] if verb in ("evaluate", "split") else []
     assert "paths" in composed(verb, *overrides)
 
 
@@ -304,6 +304,7 @@ def test_typos_get_hydras_own_error(typo, told, nothing_loaded):
         (["views=null"], "views=null: expected one of the choices"),
         (["split=none"], "split='none': expected a seed"),
         (["split=-1"], "split=-1: expected a seed"),
+        (["split=seed-3.json"], "split='seed-3.json': expected a seed (0, 1, ...), official, or"),
         (["fractions=[0.5,0.5]"], "expected three positive shares"),
         (["fractions=0.5"], "fractions=0.5: expected three shares"),
         (["fractions=[a,b,c]"], "expected three shares"),

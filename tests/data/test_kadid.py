@@ -8,8 +8,6 @@ from scipy import ndimage
 from skimage import color
 
 from latentiqa.data import distortions, kadid
-from latentiqa.data.contact_sheet import GAP, HEADER, LABEL_WIDTH, contact_sheet
-from latentiqa.data.distortions import to_bytes
 from latentiqa.data.kadid import KINDS, LEVELS, NAMES, UNORDERED, distort, from_lab, to_lab
 from latentiqa.errors import ConfigError, LatentiqaError
 
@@ -300,18 +298,3 @@ def test_lists_of_kinds_and_levels():
             kadid.check_kinds(wrong)
         with pytest.raises(ConfigError, match=r"levels=.*: expected a list of some of 1 to 5"):
             kadid.check_levels(wrong)
-
-
-def test_contact_sheet(picture):
-    sheet = np.asarray(contact_sheet(picture, tile=16, seed=3))
-    assert sheet.shape == (HEADER + 25 * (16 + GAP), LABEL_WIDTH + 6 * (16 + GAP), 3)
-    top = 64 + 8, 48 + 8
-    middle = np.s_[top[0] : top[0] + 16, top[1] : top[1] + 16]
-    cell = sheet[HEADER : HEADER + 16, LABEL_WIDTH : LABEL_WIDTH + 16]
-    assert np.array_equal(cell, to_bytes(picture)[middle])
-    darkest = sheet[HEADER + 16 * (16 + GAP) :, LABEL_WIDTH + 5 * (16 + GAP) :][:16, :16]
-    square = picture[64:96, 48:80]
-    assert np.array_equal(darkest, to_bytes(distort(square, 17, 5, 3)[8:24, 8:24]))
-    for tile in (15, 65):
-        with pytest.raises(ConfigError, match=f"tile={tile}: expected 16 or more"):
-            contact_sheet(picture, tile)

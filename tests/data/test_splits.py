@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from latentiqa.data.manifest import Manifest, Record
-from latentiqa.data.splits import Split, check_disjoint, make_split
+from latentiqa.data.splits import PARTS, Split, check_disjoint, load_split, make_split
 from latentiqa.errors import ConfigError, DataError
-
-PARTS = ("train", "val", "test")
 
 
 def manifest(contents: int = 10, per_content: int = 4, parts: str = "") -> Manifest:
@@ -174,3 +172,68 @@ def test_json_round_trip_and_tampering():
     for broken in (text[:50], "[]", "{}", "null"):
         with pytest.raises(DataError, match="not a split"):
             Split.from_json(broken)
+
+
+def saved(folder: Path, split: Split) -> Path:
+    path = folder / "split.json"
+    path.write_text(split.to_json())
+    return path
+
+
+@pytest.mark.parametrize("which", [0, 7, "official"])
+def test_a_saved_split_is_what_made_it(tmp_path, which):
+    data = manifest(10, 4, "tttttttt" + "ee")
+    options = {"fractions": (0.5, 0.25, 0.25), "validation_fraction": 0.25}
+    split = make_split(data, which, **options)
+    loaded = load_split(saved(tmp_path, split), data)
+    assert loaded == split
+    assert make_split(data, **loaded.made_by) == split
+
+
+@pytest.mark.parametrize(
+    "made_by",
+    [
+        *({}, {"split": 1}, {"split": "x"}, {"seed": 0}, {"split": 0, "fractions": ["a"] * 3}),
+        {"split": 0, "fractions": [0.7, 0.1, 0.2]},
+    ],
+)
+def test_lists_that_nothing_makes_are_only_saved(tmp_path, made_by):
+    """A selection, a dataset that has grown, somebody's own."""
+    split = replace(make_split(manifest(), 0), made_by=made_by)
+    loaded = load_split(saved(tmp_path, split), manifest(contents=11))
+    assert (loaded.kind, loaded.made_by) == ("saved", {})
+    assert loaded.hash == split.hash
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            {"test": ("c3_0.png", "c0_1.png")},
+            r"reference c0 is in both train and test of the seed-0 split \(c0_0.png, c0_1.png\)",
+        ),
+        ({"val": ("c0_0.png",)}, r"picture c0_0.png is in both train and val"),
+        ({"val": ("c2_0.png", "x.png")}, r"1 names are not in the dataset: x.png"),
+        ({"val": ("c2_0.png", "c2_0.png")}, r"occur more than once: c2_0.png"),
+        ({"val": ()}, r"no pictures"),
+    ],
+)
+def test_a_saved_split_that_leaks_or_is_of_another_dataset_is_refused(tmp_path, parts, message):
+    good = Split(("c0_0.png",), ("c2_0.png",), ("c3_0.png",), "seed-0")
+    path = saved(tmp_path, good)
+    assert load_split(path, manifest()).train == good.train
+    saved(tmp_path, replace(good, **parts))
+    with pytest.raises(DataError, match=rf"split.json: set: .*{message}.*`latentiqa split` writes"):
+        load_split(path, manifest())
+
+
+def test_files_that_hold_no_split(tmp_path):
+    path = saved(tmp_path, make_split(manifest(), 0))
+    path.write_text(path.read_text().replace('"c0_0.png"', '"c0_9.png"', 1))
+    with pytest.raises(DataError, match=r"split.json: .* edited or cut short"):
+        load_split(path, manifest())
+    path.write_bytes(b"\xff\xfe{}")
+    with pytest.raises(DataError, match=r"split.json: cannot be read"):
+        load_split(path, manifest())
+    with pytest.raises(DataError, match=r"gone.json: cannot be read .*No such file"):
+        load_split(tmp_path / "gone.json", manifest())

@@ -29,7 +29,6 @@ from latentiqa.pretraining.assessment import (
     known_crops,
     linear_loss,
     other_kind,
-    psnr,
     reconstruct,
     reinitialised,
 )
@@ -70,14 +69,6 @@ class Reader:
     def predict_noise(self, z_t, t, context):
         noise = (z_t - 0.6 * self.z0) / 0.8
         return noise * context.view(-1, 1, 1, 1), {}
-
-
-def test_psnr():
-    rng = np.random.default_rng(0)
-    a, b = rng.random((2, 3, 3, 16, 20))
-    expected = 20 * np.log10(1 / np.sqrt(((a - b) ** 2).mean(axis=(1, 2, 3))))
-    assert psnr(torch.from_numpy(a), torch.from_numpy(b)).tolist() == pytest.approx(expected)
-    assert psnr(torch.ones(1, 3, 8, 8), torch.ones(1, 3, 8, 8)).item() == float("inf")
 
 
 def test_the_middle_of_a_picture():

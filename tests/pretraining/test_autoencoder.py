@@ -59,6 +59,19 @@ def test_an_autoencoder_without_posterior_has_no_kl(image):
     torch.testing.assert_close(losses["loss"], losses["l1"])
 
 
+def test_validation_tells_the_mean_psnr_of_the_pictures(image, monkeypatch):
+    """Not the PSNR of their mean error: one picture is much nearer than the other."""
+    training = AutoencoderTraining(micro_tiny(), ADAM)
+    restored = image + torch.tensor([0.1, 0.01]).view(2, 1, 1, 1) * (image < 0.5)
+    losses = {"loss": torch.zeros(()), "reconstruction": restored}
+    monkeypatch.setattr(training, "losses", lambda *_args, **_kwargs: losses)
+    logged = {}
+    monkeypatch.setattr(training, "log", lambda name, value, **_: logged.update({name: value}))
+    training.validation_step({"image": image}, 0)
+    errors = (restored - image).square().mean(dim=(1, 2, 3))
+    assert logged["val/psnr"].item() == pytest.approx((-10 * errors.log10()).mean().item())
+
+
 def test_it_learns(image):
     torch.manual_seed(0)
     training = AutoencoderTraining(micro_tiny(), ADAM)

@@ -13,6 +13,7 @@ VERBS = {
     "pretrain": "train a small latent diffusion model on photos",
     "assess": "what a diffusion backbone can do: reconstruction, denoising, captions, samples",
     "report": "tables from the results.json of many runs",
+    "split": "splits of a dataset as files, for runs that must share them",
     "doctor": "what this machine has: versions, devices, weights, disk",
 }
 

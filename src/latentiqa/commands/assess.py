@@ -136,7 +136,7 @@ def run(config: DictConfig) -> Done:
     clock = Clock()
     quieten()
     backbone = plan.source.load(plan.device)
-    values = plain(config)
+    values = plain(config, plan.split)
     # Weights and pictures are known by content, not by place.
     sign = signature(
         values | {"input": None, "backbone": plan.source.dtype},
@@ -212,10 +212,11 @@ def measure_reconstruction(
 ) -> dict[str, Any]:
     """Mean PSNR and LPIPS of whole pictures; parts of the first few into reconstruction.png."""
     import torch
+    from torchmetrics.functional.image import peak_signal_noise_ratio
 
     from latentiqa.data.images import read_image
     from latentiqa.data.views import centre_crop
-    from latentiqa.pretraining.assessment import psnr, reconstruct
+    from latentiqa.pretraining.assessment import reconstruct
     from latentiqa.pretraining.grids import save_grid
 
     distances = lpips_nets(backbone.device)
@@ -232,7 +233,8 @@ def measure_reconstruction(
                 )
             image = centre_crop(image, height, width)
             restored = reconstruct(backbone, image)
-            measured["psnr"].append(psnr(image, restored).item())
+            psnr = peak_signal_noise_ratio(restored, image, data_range=1.0)
+            measured["psnr"].append(psnr.item())
             with torch.no_grad():
                 for net, lpips in distances.items():
                     measured[f"lpips_{net}"].append(lpips(image, restored).item())

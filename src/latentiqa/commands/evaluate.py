@@ -11,8 +11,8 @@ head was fitted on are refused.
   latentiqa evaluate run=runs/demo-0123456789ab dataset=biq2021 dataset.root=BIQ2021 \
       part=test split=official
 
-  part=all or train, val, test of the split below; split=0 or official; data.on_error=skip;
-  data.max_pixels=120000000
+  part=all or train, val, test of the split; split=0, official or a file that
+  `latentiqa split` wrote; data.on_error=skip; data.max_pixels=120000000
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def run(config: DictConfig) -> Done:
     finished = find_run(config.run, config.paths.runs)
     trained = finished.results
     manifest = rated_dataset(config)
-    if config.part == "all":
+    split = None if config.part == "all" else split_of(config, manifest)
+    if split is None:
         names, split_hash = list(manifest.names), digest(manifest.names)
     else:
-        split = split_of(config, manifest)
         names, split_hash = list(getattr(split, config.part)), split.hash
     sign = digest(
         [
@@ -100,7 +100,7 @@ def run(config: DictConfig) -> Done:
         "split_hash": split_hash,
         **provenance(manifest, filled, loaded.views, clock),
         "notes": list(dict.fromkeys([*trained["notes"], *notes_of(manifest.note)])),
-        "config": {**trained["config"], "evaluation": plain(config)},
+        "config": {**trained["config"], "evaluation": plain(config, split)},
     }
     write_json(results_path, results)
     return announce(results_path)

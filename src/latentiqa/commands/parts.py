@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -46,11 +47,20 @@ LGDM_KEYS = (*LGDM_PARTS, "perceptual", "prompt", "seed")
 """Keys that only LGDM reads; other methods' runs neither depend on them nor record them."""
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """The resolved config as plain data, ``null`` where its method does not read a key."""
+def plain(config: DictConfig, split: Split | None = None) -> dict[str, Any]:
+    """The resolved config as plain data, ``null`` where its method does not read a key.
+
+    Args:
+        config: of the run.
+        split: what `split_of` gave. In place of the path of a file stands what makes the split, so
+            that a saved ``seed-3.json`` and ``split=3`` are the same run.
+    """
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     values = {str(key): value for key, value in container.items()}
+    if split is not None and _is_path(config.split):
+        unmade = {"split": split.kind, "fractions": None, "validation_fraction": None}
+        values |= split.made_by or unmade
     if "method" in values and values["method"]["name"] != "lgdm":
         values |= dict.fromkeys(LGDM_KEYS)
         values["choices"] = {k: v for k, v in values["choices"].items() if k not in LGDM_KEYS}
@@ -187,7 +197,7 @@ def backbone_of(extractors: Sequence[FeatureExtractor]) -> str | None:
 
 
 def check_values(config: DictConfig) -> None:
-    """Check the values that no class checks: those at the top and under ``data``.
+    """Check the values that no class checks: those at the top and, where there are, under ``data``.
 
     Raises:
         ConfigError: a value is outside its range.
@@ -198,6 +208,8 @@ def check_values(config: DictConfig) -> None:
     shares = config.get("fractions", ListConfig([]))
     if not (isinstance(shares, ListConfig) and all(isinstance(x, (int, float)) for x in shares)):
         raise ConfigError(f"fractions={shares}: expected three shares, for example [0.7,0.1,0.2].")
+    if "data" not in config:
+        return
     if config.data.on_error not in {"stop", "skip"}:
         raise ConfigError(f"data.on_error={config.data.on_error!r}: expected 'stop' or 'skip'.")
     if not isinstance(config.data.get("flips", False), bool):
@@ -313,20 +325,37 @@ def listed(bad: Sequence[BadImage], most: int = 20) -> str:
 
 
 def split_of(config: DictConfig, manifest: Manifest) -> Split:
-    """The split that the config asks for, cut to ``limit`` pictures a part."""
+    """The split that the config asks for, cut to ``limit`` pictures a part.
+
+    Raises:
+        ConfigError: a value is not possible, or there is no such file.
+        DataError: the dataset cannot be split so, or the file's split is none of this dataset or
+            has a content in two parts.
+    """
     from dataclasses import replace
 
-    from latentiqa.data.splits import make_split
+    from latentiqa.data.splits import PARTS, load_split, make_split
 
-    split = make_split(manifest, config.split, config.fractions, config.validation_fraction)
+    if not _is_path(config.split):
+        split = make_split(manifest, config.split, config.fractions, config.validation_fraction)
+    elif Path(config.split).is_file():
+        split = load_split(config.split, manifest)
+    else:
+        raise ConfigError(
+            f"split={config.split!r}: expected a seed (0, 1, ...), official, or the file of a "
+            "split; there is no such file."
+        )
     limit = OmegaConf.select(config, "limit", default=None)
     if limit is None:
         return split
     if limit < 3:
         raise ConfigError(f"limit={limit}: expected at least 3 pictures a part.")
-    return replace(
-        split, **{p: _thinned(getattr(split, p), limit) for p in ("train", "val", "test")}
-    )
+    return replace(split, **{part: _thinned(getattr(split, part), limit) for part in PARTS})
+
+
+def _is_path(split: object) -> bool:
+    """Whether ``split`` names a file, and not a seed or the official one."""
+    return isinstance(split, str) and split != "official"
 
 
 def _thinned(names: Sequence[str], limit: int) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ def plan_run(config: DictConfig) -> Plan:
         check_integer(key, OmegaConf.select(config, key), 1)
     manifest = build(config.dataset)
     split = split_of(config, manifest)
-    values = plain(config)
+    values = plain(config, split)
     weights = {}
     for key in STARTS:
         folder = values["stage"].get(key)

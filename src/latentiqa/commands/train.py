@@ -11,8 +11,9 @@ same run asked for again is skipped when it is finished, and goes on when it was
 
   groups    method backbone timesteps layers guidance perceptual features views head dataset
             trainer logger callbacks experiment sweep debug
-  often     split=0 (seed) or official, seed=0, pooling=mean, paths.runs=runs, force=true,
-            data.on_error=skip, data.flips=true, limit=100 (pictures a part)
+  often     split=0 (seed), official or a file of `latentiqa split`, seed=0, pooling=mean,
+            paths.runs=runs, force=true, data.on_error=skip, data.flips=true, limit=100
+            (pictures a part)
 
 Several runs:  latentiqa train -m experiment=demo guidance=none,pmg layers=up,mid_up
 The config:    latentiqa train experiment=demo --cfg job
@@ -81,7 +82,7 @@ def plan_run(config: DictConfig) -> Plan:
     method, head = check_method(config), build(config.head)
     manifest = rated_dataset(config)
     split = split_of(config, manifest)
-    values = plain(config)
+    values = plain(config, split)
     sign = signature(values, dataset=manifest.fingerprint, split=split.hash)
     folder = Path(config.paths.runs) / f"{config.name}-{sign}"
     return Plan(method, head, manifest, split, values, sign, folder)

@@ -1,4 +1,4 @@
-"""Splits: lists of picture names, made from a seed or taken from the dataset."""
+"""Splits: lists of picture names, made from a seed, taken from the dataset or kept in a file."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import json
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate, pairwise
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from latentiqa.data.manifest import Manifest, Record
-from latentiqa.errors import ConfigError, DataError
+from latentiqa.errors import ConfigError, DataError, LatentiqaError
 from latentiqa.hashing import digest
 
 Group = list[str]
+
+PARTS = ("train", "val", "test")
+SAVED = "saved"
+"""The kind of a split whose lists stand in a file and are not to be had without it."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +31,15 @@ class Split:
         train: sorted names.
         val: sorted names.
         test: sorted names.
-        kind: how it was made, ``official`` or ``seed-<n>``.
+        kind: how it was made, ``official`` or ``seed-<n>``; or `SAVED`.
+        made_by: the arguments of `make_split` that give it; none of a `SAVED` one.
     """
 
     train: tuple[str, ...]
     val: tuple[str, ...]
     test: tuple[str, ...]
     kind: str
+    made_by: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def hash(self) -> str:
@@ -52,9 +59,10 @@ class Split:
         """
         try:
             value = json.loads(text)
-            parts = {part: tuple(value[part]) for part in ("train", "val", "test")}
-            split, expected = cls(kind=value["kind"], **parts), value["hash"]
-        except (ValueError, TypeError, KeyError) as error:
+            parts = {part: tuple(value[part]) for part in PARTS}
+            made_by = dict(value.get("made_by", {}))
+            split, expected = cls(**parts, kind=value["kind"], made_by=made_by), value["hash"]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(
                 f"not a split written by latentiqa ({error!r}); make it anew"
             ) from error
@@ -109,9 +117,48 @@ def make_split(
     if split == "official":
         made = _official(manifest, validation_fraction)
     else:
-        made = Split(*_deal(manifest.records, fractions, split), kind=f"seed-{split}")
+        made_by = {"split": split, "fractions": list(fractions)}
+        dealt = _deal(manifest.records, fractions, split)
+        made = Split(*dealt, kind=f"seed-{split}", made_by=made_by)
     check_disjoint(manifest, made)
     return made
+
+
+def has_official(manifest: Manifest) -> bool:
+    """Whether the dataset comes with a split of its own."""
+    return {"train", "test"} <= {record.part for record in manifest}
+
+
+def load_split(path: str | Path, manifest: Manifest) -> Split:
+    """Read a split that was kept in a file, and make sure that it is one of this dataset.
+
+    Returns:
+        As it was kept if its arguments still give it; else as `SAVED`: the dataset has changed
+        since, or the lists are only a selection.
+
+    Raises:
+        DataError: the file cannot be read, was edited, names pictures that the dataset has not, or
+            has a picture or a content in two parts.
+    """
+    try:
+        split = Split.from_json(Path(path).read_text(encoding="utf-8"))
+        check_disjoint(manifest, split)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    except DataError as error:
+        raise DataError(
+            f"{path}: {error}. `latentiqa split` writes splits of a dataset; or take split=0 or "
+            "another seed."
+        ) from error
+    return split if _is_made_anew(manifest, split) else replace(split, kind=SAVED, made_by={})
+
+
+def _is_made_anew(manifest: Manifest, split: Split) -> bool:
+    """Whether its own arguments give the same split of this dataset."""
+    try:
+        return make_split(manifest, **split.made_by) == split
+    except (LatentiqaError, TypeError):  # none, or not of this function
+        return False
 
 
 def check_disjoint(manifest: Manifest, split: Split) -> None:
@@ -120,33 +167,36 @@ def check_disjoint(manifest: Manifest, split: Split) -> None:
     Raises:
         DataError: one is, or a name is not in the dataset.
     """
-    seen: dict[tuple[str, str], str] = {}
-    for part in ("train", "val", "test"):
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    for part in PARTS:
         for record in manifest.subset(getattr(split, part)):
-            for key in {("picture", record.name), content(record)}:
-                if seen.setdefault(key, part) != part:
+            for key in (("picture", record.name), content(record)):
+                other, name = seen.setdefault(key, (part, record.name))
+                if other != part:
+                    pictures = ", ".join(dict.fromkeys([name, record.name]))
                     raise DataError(
-                        f"{manifest.dataset}: {key[0]} {key[1]} is in both {seen[key]} and {part} "
-                        f"of the {split.kind} split; every content belongs into one part"
+                        f"{manifest.dataset}: {key[0]} {key[1]} is in both {other} and {part} of "
+                        f"the {split.kind} split ({pictures}); every content belongs into one part"
                     )
 
 
 def _official(manifest: Manifest, validation_fraction: float) -> Split:
     """The dataset's own parts, with val drawn from train where there is none."""
-    parts: dict[str | None, list[Record]] = defaultdict(list)
-    for record in manifest:
-        parts[record.part].append(record)
-    if not (parts["train"] and parts["test"]):
+    if not has_official(manifest):
         raise DataError(
             f"{manifest.dataset}: no official split (it needs train and test parts); "
             "use a seed: split=0"
         )
+    parts: dict[str | None, list[Record]] = defaultdict(list)
+    for record in manifest:
+        parts[record.part].append(record)
     if parts["val"]:
         train, val = _names(parts["train"]), _names(parts["val"])
     else:
         shares = (1 - validation_fraction, validation_fraction)
         train, val = _deal(parts["train"], shares, seed=0)
-    return Split(train, val, _names(parts["test"]), kind="official")
+    made_by = {"split": "official", "validation_fraction": validation_fraction}
+    return Split(train, val, _names(parts["test"]), kind="official", made_by=made_by)
 
 
 def _deal(

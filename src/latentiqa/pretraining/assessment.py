@@ -48,19 +48,6 @@ def reconstruct(backbone: LatentDiffusion, image: Tensor) -> Tensor:
     return backbone.decode(backbone.encode(image)).clamp(0, 1)
 
 
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio ``-10 log10(MSE)`` of pictures ``(B, 3, H, W)`` in [0, 1].
-
-    Returns:
-        ``(B,)``, decibels; infinite where the pictures are equal.
-
-    Example:
-        >>> psnr(torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.1)).round(decimals=3)
-        tensor([20.])
-    """
-    return -10 * torch.log10((a - b).square().mean(dim=(1, 2, 3)))
-
-
 class Crops(NamedTuple):
     """Crops whose degradations are known, as latents.
 

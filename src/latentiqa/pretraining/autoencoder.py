@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from latentiqa.backbones.ldm import latents_of, load_autoencoder
-from latentiqa.pretraining.assessment import psnr
 from latentiqa.pretraining.base import Optimizer, Pretraining, weights_from
 from latentiqa.pretraining.grids import save_grid
 from latentiqa.pretraining.principal import PrincipalComponents
@@ -169,7 +169,8 @@ class AutoencoderTraining(Pretraining):
         image = batch["image"]
         losses = self.losses(self.average, image, generator=None)
         restored = losses.pop("reconstruction").clamp(0, 1)
-        losses["psnr"] = psnr(restored, image).mean()
+        # The mean over the pictures: without `dim` it would be that of their joint error.
+        losses["psnr"] = peak_signal_noise_ratio(restored, image, data_range=1.0, dim=(1, 2, 3))
         for name, value in losses.items():
             self.log(f"val/{name}", value, batch_size=len(image), sync_dist=True)
         if batch_idx == 0 and self.grids is not None and self.trainer.is_global_zero:
