@@ -233,7 +233,7 @@ def test_a_step_made_twice_travels_back_in_between(tiny, pictures, eta):
     ratio = abar / abar_prev
     left = seen[1][1] - ratio**0.5 * mean
     assert left.std().item() == pytest.approx((ratio * sigma**2 + 1 - ratio) ** 0.5, rel=0.05)
-    assert abs((left * z_t).mean().item()) < 0.05 * left.std().item()
+    assert abs((left * z_t).mean().item()) < 0.1 * left.std().item()
 
 
 def test_travelling_does_not_depend_on_the_batch(tiny, pictures):

@@ -47,7 +47,7 @@ def main() -> None:
                 PROMPT,
                 image=photo,
                 strength=strength,
-                num_inference_steps=20,
+                num_inference_steps=12,
                 guidance_scale=1.0,
                 generator=torch.Generator().manual_seed(SEED),
                 callback_on_step_end=callback,

@@ -73,7 +73,7 @@ def main() -> None:
     final = {name: {s: d[last] for s, d in by.items()} for name, by in sweep.items()}
     best = {name: min(by, key=lambda size: by[size]) for name, by in final.items()}
     results = {
-        "distance": "to the posterior mean, as a share of the prior mean's; of the mean over starts",
+        "distance": "of the mean over starts to the posterior mean; 1: the prior's mean",
         "starts": 64,
         "timesteps": list(TIMESTEPS.values),
         "encoded": model.distance(model.encode(model.picture).flatten()),
