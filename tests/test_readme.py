@@ -31,7 +31,7 @@ def test_the_table_of_groups_is_complete():
     assert table == {group: choices(group) for group in table}
 
 
-SCORES, PARTS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+SCORES, PARTS, CALLBACK = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_example_of_scores_runs(embedded, tmp_path, monkeypatch):
@@ -48,6 +48,12 @@ def test_the_example_of_parts_runs():
     scope: dict = {}
     exec(PARTS, scope)
     assert scope["features"]["10/up.2.resnet.1/mean"].shape == (2, 64)
+
+
+def test_the_example_of_the_callback_runs():
+    scope: dict = {}
+    exec(CALLBACK, scope)
+    assert scope["made"].size == (256, 256)
 
 
 def test_commands_name_verbs_that_exist():

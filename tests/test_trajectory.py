@@ -206,3 +206,41 @@ def test_with_a_guide_the_maps_are_constants(micro64, through_unet):
         assert torch.is_grad_enabled()
         assert not any(value.requires_grad for value in maps.values())
     assert asked == [(False, through_unet, through_unet)]
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+def test_a_step_made_twice_travels_back_in_between(tiny, pictures, eta):
+    """z_t = sqrt(a) z_prev + sqrt(1 - a) n with fresh noise; features are the last pass's."""
+    image, names = pictures
+    seen = []
+
+    def guide(step):
+        seen.append((step.t, step.z_t.clone(), step.z0.clone(), step.noise.clone()))
+        return step.z0
+
+    timesteps = Timesteps([80, 40, 10], eta=eta)
+    maps = run(tiny, image, names, timesteps, guide=guide, passes=lambda t: 2 if t == 80 else 1)
+    assert [t for t, *_ in seen] == [80, 80, 40]
+    assert list(maps) == [80, 40, 10]
+    once = run(tiny, image, names, timesteps, guide=lambda step: step.z0)
+    assert not torch.allclose(maps[80]["up.3.resnet.0"], once[80]["up.3.resnet.0"])
+
+    abar, abar_prev = tiny.alpha_bar(80), tiny.alpha_bar(40)
+    _, z_t, z0, noise = seen[0]
+    # Both noises together: what is left of the second latents without the first's mean.
+    sigma = ddim_sigma(abar, abar_prev, eta)
+    mean = abar_prev**0.5 * z0 + (1 - abar_prev - sigma**2) ** 0.5 * noise
+    ratio = abar / abar_prev
+    left = seen[1][1] - ratio**0.5 * mean
+    assert left.std().item() == pytest.approx((ratio * sigma**2 + 1 - ratio) ** 0.5, rel=0.05)
+    assert abs((left * z_t).mean().item()) < 0.1 * left.std().item()
+
+
+def test_travelling_does_not_depend_on_the_batch(tiny, pictures):
+    image, names = pictures
+    options = {"guide": lambda step: step.z0, "passes": lambda t: 2}
+    timesteps = Timesteps([80, 40], eta=0.5)
+    together = run(tiny, image, names, timesteps, **options)
+    alone = run(tiny, image[3:4], names[3:4], timesteps, **options)
+    for address, value in alone[40].items():
+        torch.testing.assert_close(value, together[40][address][3:4], atol=1e-4, rtol=1e-4)

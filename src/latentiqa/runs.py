@@ -32,6 +32,7 @@ NOT_IN_SIGNATURE = (
     "force",
     "dataset",  # its fingerprint stands for it, so a moved folder is still the same data
     "perceptual",  # only the source that guidance takes its psi from
+    "guidance.checkpointing",
     "data.batch_size",
     "data.num_workers",
     "data.shard_size",
@@ -69,7 +70,7 @@ def signature(config: Mapping[str, Any], **content: str) -> str:
         *parents, last = key.split(".")
         node: Any = kept
         for parent in parents:
-            node = node.get(parent, {})
+            node = node.get(parent) or {}
         node.pop(last, None)
     return digest({"schema": SCHEMA, "config": kept, **content})
 

@@ -77,12 +77,20 @@ class Step:
         noise: the U-Net's noise prediction, same shape.
         z0: Tweedie's estimate of the clean latents, same shape; in the ``score`` route it hangs
             on the graph from ``z_t``.
+        abar: cumulative alpha of ``t``.
+        abar_prev: cumulative alpha of the timestep gone to.
     """
 
     t: int
     z_t: Tensor
     noise: Tensor
     z0: Tensor
+    abar: float
+    abar_prev: float
+
+    def as_estimate(self, move: Tensor) -> Tensor:
+        """The move of the estimate that moves the next latents by ``move`` (DDIM, eq. 12)."""
+        return move / self.abar_prev**0.5
 
 
 Guide = Callable[[Step], Tensor]
@@ -138,6 +146,7 @@ def trajectory(
     taps: Sequence[str],
     guide: Guide | None = None,
     through_unet: bool = False,
+    passes: Callable[[int], int] = lambda t: 1,
     seed: int = 0,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Run the guided trajectory and yield the tapped maps of each timestep.
@@ -159,6 +168,9 @@ def trajectory(
         guide: corrects the clean-latent estimate of each step, or none.
         through_unet: keep the graph from ``z_t`` to the estimate for a guide of the ``score``
             route.
+        passes: how often the step from a timestep is made; after all but the last pass the
+            trajectory travels back (FreeDoM, Yu et al., ICCV 2023, algorithm 2), and the maps are
+            the last pass's.
         seed: the run's seed.
 
     Yields:
@@ -166,8 +178,9 @@ def trajectory(
     """
     abar = backbone.alpha_bar
 
-    def noise_for(t: int) -> Tensor:
-        return image_noise(names, t, z0.shape[1:], seed=seed, device=z0.device, dtype=z0.dtype)
+    def noise_for(t: int, use: str = "") -> Tensor:
+        drawn = [name + use for name in names]
+        return image_noise(drawn, t, z0.shape[1:], seed=seed, device=z0.device, dtype=z0.dtype)
 
     keep_graph = torch.is_grad_enabled() if guide is None else through_unet
     path = timesteps.values[: timesteps.values.index(timesteps.used[-1]) + 1]
@@ -175,19 +188,24 @@ def trajectory(
         z0 = z0.detach()
     z_t = add_noise(z0, noise_for(path[0]), abar(path[0]))
     for t, t_prev in pairwise(path):
-        with torch.set_grad_enabled(keep_graph):
+        for remaining in reversed(range(passes(t))):
+            with torch.set_grad_enabled(keep_graph):
+                if guide is not None:
+                    z_t.requires_grad_(through_unet)
+                noise, maps = backbone.predict_noise(z_t, t, context, taps)
+                z0_t = tweedie(z_t, noise, abar(t))
+            if remaining == 0:
+                if guide is not None:
+                    maps = {address: value.detach() for address, value in maps.items()}
+                yield t, maps
             if guide is not None:
-                z_t.requires_grad_(through_unet)
-            noise, maps = backbone.predict_noise(z_t, t, context, taps)
-            z0_t = tweedie(z_t, noise, abar(t))
-        if guide is not None:
-            maps = {address: value.detach() for address, value in maps.items()}
-        yield t, maps
-        if guide is not None:
-            with torch.no_grad():
-                z0_t = guide(Step(t, z_t, noise, z0_t)).detach()
-            noise = noise.detach()
-        sigma = ddim_sigma(abar(t), abar(t_prev), timesteps.eta)
-        fresh = noise_for(t_prev) if sigma > 0 else None
-        z_t = ddim_step(z0_t, noise, abar(t_prev), sigma, fresh)
+                with torch.no_grad():
+                    z0_t = guide(Step(t, z_t, noise, z0_t, abar(t), abar(t_prev))).detach()
+                noise = noise.detach()
+            use = f"/{remaining} more" if remaining else ""
+            sigma = ddim_sigma(abar(t), abar(t_prev), timesteps.eta)
+            fresh = noise_for(t_prev, use) if sigma > 0 else None
+            z_t = ddim_step(z0_t, noise, abar(t_prev), sigma, fresh)
+            if remaining:
+                z_t = add_noise(z_t, noise_for(t, f"{use}, back"), abar(t) / abar(t_prev))
     yield path[-1], backbone.maps(z_t, path[-1], context, taps)

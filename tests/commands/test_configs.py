@@ -124,8 +124,15 @@ def check_layers(config: Any, _choice: str, _folder: Any) -> None:
 
 def check_guidance(config: Any, choice: str, _folder: Any) -> None:
     guidance = build(config.guidance)
-    assert type(guidance).__name__ == {"none": "NoGuidance", "pmg": "PMG"}[choice]
-    assert choice == "none" or type(guidance.psi).__name__ == "BackboneFeatures"
+    names = {"none": "NoGuidance", "pmg": "PMG", "dps": "DPS", "psld": "PSLD", "mpgd": "MPGD"}
+    names |= {"freedom": "FreeDoM"}
+    assert type(guidance).__name__ == names[choice]
+    assert ("psi" in config.guidance) == (choice in ("pmg", "freedom"))
+    if "psi" in config.guidance:
+        assert type(guidance.psi).__name__ == "BackboneFeatures"
+    # What the configs spell out is what the classes take by themselves.
+    own = {"psi": guidance.psi} if "psi" in config.guidance else {}
+    assert guidance == type(guidance)(**own)
 
 
 def check_perceptual(config: Any, choice: str, _folder: Any) -> None:

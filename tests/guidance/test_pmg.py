@@ -5,12 +5,12 @@ import torch
 
 from latentiqa.errors import ConfigError
 from latentiqa.guidance import PMG, NoGuidance, StepSize
-from latentiqa.guidance.pmg import rms
+from latentiqa.guidance.step_size import rms
 from latentiqa.perceptual.nss import NSS
 from latentiqa.perceptual.sd import BackboneFeatures
 from latentiqa.trajectory import Step, Timesteps, add_noise, trajectory, tweedie
 
-T = 60
+T, T_PREV = 60, 20
 RAW, OFF = StepSize(1.0, "raw"), StepSize(0.0)
 SD = BackboneFeatures(layers=["down.*.resnet.*"], timestep=10)
 
@@ -30,7 +30,8 @@ def make_step(model, z_t, through_unet) -> Step:
     with torch.set_grad_enabled(through_unet):
         z_t = z_t.detach().requires_grad_(through_unet)
         noise, _ = model.predict_noise(z_t, T, model.context("", len(z_t)))
-        return Step(T, z_t, noise, tweedie(z_t, noise, model.alpha_bar(T)))
+        abar = model.alpha_bar(T)
+        return Step(T, z_t, noise, tweedie(z_t, noise, abar), abar, model.alpha_bar(T_PREV))
 
 
 def value_of_term(kind, model, image, z0, psi):
@@ -136,7 +137,8 @@ def test_weight_zero_costs_nothing_and_changes_nothing(setting):
 
 def test_a_vanishing_gradient_moves_nothing():
     z0 = torch.ones(1, 4, 2, 2)
-    assert torch.equal(StepSize(0.1).move(z0, torch.zeros_like(z0)), torch.zeros_like(z0))
+    step = Step(T, z0, z0, z0, 0.5, 0.6)
+    assert torch.equal(StepSize(0.1).move(z0, torch.zeros_like(z0), step), torch.zeros_like(z0))
 
 
 def test_guidance_changes_the_trajectory_and_none_does_not(tiny, pictures):

@@ -5,7 +5,7 @@ import torch
 
 from latentiqa.backbones.addresses import Layers
 from latentiqa.errors import ConfigError, LatentiqaError
-from latentiqa.guidance import PMG, NoGuidance
+from latentiqa.guidance import DPS, MPGD, PMG, PSLD, FreeDoM, NoGuidance
 from latentiqa.methods.lgdm import LGDM
 from latentiqa.perceptual.nss import NSS
 from latentiqa.perceptual.sd import BackboneFeatures
@@ -26,8 +26,12 @@ def lgdm(tiny, guidance=None, **kwargs) -> LGDM:
         PMG(psi=BackboneFeatures()),
         PMG(psi=NSS()),
         PMG(psi=BackboneFeatures(), route="score"),
+        DPS(),
+        PSLD(),
+        MPGD(),
+        FreeDoM(psi=BackboneFeatures()),
     ],
-    ids=["none", "sd", "nss", "score"],
+    ids=["none", "sd", "nss", "score", "dps", "psld", "mpgd", "freedom"],
 )
 def test_features_are_the_same_alone_in_a_batch_and_in_another_order(tiny, pictures, guidance):
     image, names = pictures

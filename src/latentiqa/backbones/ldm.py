@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from copy import deepcopy
@@ -143,10 +144,12 @@ class LatentDiffusion(nn.Module):
 
         Clipping would cut the gradient of guidance terms where the estimate overshoots.
         """
-        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
-        unscaled = latents / self.vae.config.scaling_factor + shift
-        image = self.vae.decode(unscaled.to(self.dtype)).sample
-        return ((image + 1) / 2).to(latents.dtype)
+        return decode(self.vae, latents)
+
+    def checkpoint(self, enabled: bool) -> None:
+        """Let the VAE's and the U-Net's blocks keep only their inputs for a backward pass."""
+        for model in (self.vae, self.unet):
+            checkpoint_blocks(model, enabled)
 
     # What is kept must serve later passes with a graph, whatever surrounds the first one.
     @torch.inference_mode(False)
@@ -225,6 +228,47 @@ class LatentDiffusion(nn.Module):
 def latents_of(encoded: Any) -> Tensor:
     """Latents that an autoencoder's ``encode`` gives, the mode where there is a posterior."""
     return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+
+
+def decode(vae: Any, latents: Tensor) -> Tensor:
+    """Pictures that an autoencoder makes of scaled latents, by its own scale and shift.
+
+    Args:
+        vae: an `AutoencoderKL` or `AutoencoderTiny`.
+        latents: ``(B, C, h, w)``.
+
+    Returns:
+        ``(B, 3, H, W)`` in the dtype of the latents, about [0, 1] but not clipped.
+    """
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    unscaled = latents / vae.config.scaling_factor + shift
+    image = vae.decode(unscaled.to(vae.dtype)).sample
+    return ((image + 1) / 2).to(latents.dtype)
+
+
+def checkpoint_blocks(model: Any, enabled: bool) -> None:
+    """Switch gradient checkpointing of a model of diffusers on or off."""
+    if enabled:
+        model.enable_gradient_checkpointing()
+    elif model.is_gradient_checkpointing:
+        model.disable_gradient_checkpointing()
+
+
+@functools.cache
+def frozen_autoencoder(
+    folder: str, content: str, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Any:
+    """An autoencoder on this disk, frozen; loaded once for each content, device and dtype.
+
+    Args:
+        folder: see `load_autoencoder`.
+        content: hash of the folder's files.
+        device: where it computes.
+        dtype: what it computes in.
+    """
+    with torch.inference_mode(False):
+        loaded = load_autoencoder(folder, use_safetensors=True, local_files_only=True)
+        return loaded.eval().requires_grad_(False).to(device, dtype)
 
 
 def load_autoencoder(folder: str | Path, **options: Any) -> Any:

@@ -1,35 +1,33 @@
-"""What corrects a denoising step: nothing, or Perceptual Manifold Guidance.
+"""What corrects a denoising step: nothing, Perceptual Manifold Guidance (PMG), or one of its peers.
 
-A guidance is a small frozen description with two members: ``bind(image, backbone)`` prepares what
+A guidance is a small frozen description, a `Guidance`: ``bind(image, backbone)`` prepares what
 depends on the picture and returns the callback of the trajectory (a `trajectory.Guide`, or
 ``None`` where there is nothing to correct); ``through_unet`` says whether that callback needs the
-graph from ``z_t`` to the clean-latent estimate.
+graph from ``z_t`` to the clean-latent estimate, ``passes`` how often a step is made.
+`latentiqa.guidance.callback` takes one into the pipelines of diffusers.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
+from latentiqa.guidance.base import DecodingGuidance, Guidance
+from latentiqa.guidance.decoder import Decoder
+from latentiqa.guidance.dps import DPS
+from latentiqa.guidance.freedom import FreeDoM
+from latentiqa.guidance.mpgd import MPGD
 from latentiqa.guidance.none import NoGuidance
-from latentiqa.guidance.pmg import PMG, StepSize
+from latentiqa.guidance.pmg import PMG
+from latentiqa.guidance.psld import PSLD
+from latentiqa.guidance.step_size import StepSize
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from latentiqa.backbones.ldm import LatentDiffusion
-    from latentiqa.trajectory import Guide
-
-__all__ = ["PMG", "Guidance", "NoGuidance", "StepSize"]
-
-
-class Guidance(Protocol):
-    """What every guidance offers; see the module's docstring."""
-
-    @property
-    def through_unet(self) -> bool:
-        """Whether the callback differentiates through the U-Net."""
-        ...
-
-    def bind(self, image: Tensor, backbone: LatentDiffusion) -> Guide | None:
-        """The callback for these pictures, ``(B, 3, H, W)`` in [0, 1]."""
-        ...
+__all__ = [
+    "DPS",
+    "MPGD",
+    "PMG",
+    "PSLD",
+    "Decoder",
+    "DecodingGuidance",
+    "FreeDoM",
+    "Guidance",
+    "NoGuidance",
+    "StepSize",
+]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from latentiqa.guidance.base import Guidance
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -12,10 +14,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class NoGuidance:
+class NoGuidance(Guidance):
     """Plain DDIM."""
-
-    through_unet = False
 
     def bind(self, image: Tensor, backbone: LatentDiffusion) -> None:
         """There is nothing to correct."""

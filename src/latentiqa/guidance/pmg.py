@@ -4,20 +4,24 @@
     z'' = z'      - zeta2 * grad || psi(y) - psi(D(z')) ||^2      perceptual term
 
 The paper gives the perceptual correction ``zeta2 * grad Phi(z_{0|t})``; that both terms act in
-this order on the clean-latent estimate, the step sizes and the two gradient routes are our
-reading.
+this order on the clean-latent estimate, the step sizes, the two gradient routes and all further
+options are our reading.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from latentiqa.errors import ConfigError
+from latentiqa.errors import ConfigError, check_integer
+from latentiqa.guidance.base import DecodingGuidance
+from latentiqa.guidance.distances import DISTANCES, check_distance
+from latentiqa.guidance.step_size import StepSize
+from latentiqa.guidance.terms import gradient, latent_term, perceptual_term, pixel_term
+from latentiqa.recipe import LATER
 
 if TYPE_CHECKING:
     from latentiqa.backbones.ldm import LatentDiffusion
@@ -25,59 +29,8 @@ if TYPE_CHECKING:
     from latentiqa.trajectory import Guide, Step
 
 
-def squared_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    """``|| a - b ||^2`` of each picture, summed over a list of tensors ``(B, ...)``.
-
-    Returns:
-        ``(B,)``.
-    """
-    return torch.stack([(x - y).flatten(1).square().sum(1) for x, y in zip(a, b, strict=True)]).sum(
-        0
-    )
-
-
-def rms(x: Tensor) -> Tensor:
-    """Root mean square of each picture's latents, ``(B, 1, 1, 1)``."""
-    return x.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-
-
 @dataclass(frozen=True)
-class StepSize:
-    """How far a term moves the estimate along its gradient.
-
-    Args:
-        weight: ``lambda`` for ``normalised``, ``zeta`` itself for ``raw``; 0 switches the term
-            off, and its cost with it.
-        normalisation: ``normalised`` takes ``zeta = lambda * RMS(z0) / RMS(grad)`` for each
-            picture, so ``lambda`` is the relative size of the move; ``raw`` takes
-            ``zeta = weight``. The paper publishes no step size: both are ours.
-
-    Raises:
-        ConfigError: a value is outside its range.
-    """
-
-    weight: float = 0.1
-    normalisation: str = "normalised"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.weight < float("inf"):
-            raise ConfigError(f"guidance weight={self.weight}: expected a finite value >= 0.")
-        if self.normalisation not in {"normalised", "raw"}:
-            raise ConfigError(
-                f"guidance normalisation={self.normalisation!r}: expected 'normalised' or 'raw'."
-            )
-
-    def move(self, z0: Tensor, gradient: Tensor) -> Tensor:
-        """``zeta * gradient``, ``(B, C, h, w)``; a vanishing gradient moves nothing."""
-        z0 = z0.detach()
-        if self.normalisation == "raw":
-            return self.weight * gradient
-        tiny = torch.finfo(gradient.dtype).tiny
-        return self.weight * rms(z0) / rms(gradient).clamp_min(tiny) * gradient
-
-
-@dataclass(frozen=True)
-class PMG:
+class PMG(DecodingGuidance):
     """Perceptual Manifold Guidance.
 
     Args:
@@ -88,6 +41,13 @@ class PMG:
         route: what the gradient is taken with respect to. ``latent``: the clean-latent estimate,
             with the noise prediction held constant (manifold-preserving guidance, He et al., ICLR
             2024); ``score``: ``z_t``, through the U-Net as well (DPS, Chung et al., ICLR 2023).
+        measured_in: where the measurement term compares: ``pixels``; or ``latents``, the distance
+            of the estimate to ``E(y)``, which decodes nothing.
+        measurement_distance: of `latentiqa.guidance.distances`: ``squared``, ``l2``, ``cosine``.
+        perceptual_distance: likewise.
+        repeats: how often both terms act at each timestep, 1 and more.
+        decoder: see `DecodingGuidance`.
+        checkpointing: see there.
 
     Raises:
         ConfigError: a value is outside its range.
@@ -97,10 +57,22 @@ class PMG:
     measurement: StepSize = field(default_factory=StepSize)
     perceptual: StepSize = field(default_factory=StepSize)
     route: str = "latent"
+    measured_in: str = field(default="pixels", metadata=LATER)
+    measurement_distance: str = field(default="squared", metadata=LATER)
+    perceptual_distance: str = field(default="squared", metadata=LATER)
+    repeats: int = field(default=1, metadata=LATER)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.route not in {"latent", "score"}:
             raise ConfigError(f"guidance.route={self.route!r}: expected 'latent' or 'score'.")
+        if self.measured_in not in {"pixels", "latents"}:
+            raise ConfigError(
+                f"guidance.measured_in={self.measured_in!r}: expected 'pixels' or 'latents'."
+            )
+        check_distance("guidance.measurement_distance", self.measurement_distance)
+        check_distance("guidance.perceptual_distance", self.perceptual_distance)
+        check_integer("guidance.repeats", self.repeats, least=1)
 
     @property
     def through_unet(self) -> bool:
@@ -108,56 +80,27 @@ class PMG:
         return self.route == "score"
 
     def bind(self, image: Tensor, backbone: LatentDiffusion) -> Guide:
-        """The correction of one step over these pictures.
-
-        Args:
-            image: y, ``(B, 3, H, W)`` in [0, 1].
-            backbone: decodes the estimates.
-
-        Returns:
-            A callback: step -> corrected clean-latent estimate ``(B, C, h, w)``.
-        """
-        psi = self.psi if self.perceptual.weight > 0 else None
-        with torch.no_grad():
-            psi_y = psi(image, backbone) if psi is not None else []
-
-        def measurement_term(z0: Tensor) -> Tensor:
-            return squared_distance([image], [backbone.decode(z0)])
-
-        def perceptual_term(z0: Tensor) -> Tensor:
-            assert psi is not None
-            return squared_distance(psi_y, psi(backbone.decode(z0), backbone))
+        """The correction of one step over these pictures; see `Guidance.bind`."""
+        decode = self.prepare(image, backbone)
+        terms = []
+        if self.measurement.weight > 0:
+            distance = DISTANCES[self.measurement_distance]
+            if self.measured_in == "latents":
+                term = latent_term(image, backbone, distance)
+            else:
+                term = pixel_term(image, decode, distance)
+            terms.append((self.measurement, term))
+        if self.psi is not None and self.perceptual.weight > 0:
+            distance = DISTANCES[self.perceptual_distance]
+            term = perceptual_term(self.psi, image, backbone, decode, distance)
+            terms.append((self.perceptual, term))
 
         def guide(step: Step) -> Tensor:
             move = torch.zeros_like(step.z0)
-            if self.measurement.weight > 0:
-                gradient = self.gradient(measurement_term, step, move)
-                move = move + self.measurement.move(step.z0, gradient)
-            if psi is not None:
-                gradient = self.gradient(perceptual_term, step, move)
-                move = move + self.perceptual.move(step.z0, gradient)
+            for size, term in terms * self.repeats:
+                if size.at(step.t, step.abar) > 0:
+                    slope = gradient(term, step, move, through_unet=self.through_unet)
+                    move = move + size.move(step.z0, slope, step)
             return (step.z0 - move).detach()
 
         return guide
-
-    def gradient(self, term: Callable[[Tensor], Tensor], step: Step, move: Tensor) -> Tensor:
-        """Gradient of a term at the estimate moved so far, by the chosen route.
-
-        Args:
-            term: clean-latent estimate -> ``(B,)``. Pictures do not see each other, so the
-                gradient of the sum is each picture's own.
-            step: the step.
-            move: what has been subtracted from the estimate so far, a constant.
-
-        Returns:
-            ``(B, C, h, w)``.
-        """
-        with torch.enable_grad():
-            if self.route == "latent":
-                z0 = variable = (step.z0 - move).detach().requires_grad_()
-            else:
-                z0, variable = step.z0 - move, step.z_t
-            # The U-Net's graph of the score route serves both terms.
-            return torch.autograd.grad(
-                term(z0).sum(), variable, retain_graph=self.route == "score"
-            )[0]

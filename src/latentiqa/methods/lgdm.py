@@ -124,6 +124,7 @@ class LGDM(FeatureExtractor):
             taps=self.taps,
             guide=self.guidance.bind(image, self.backbone),
             through_unet=self.guidance.through_unet,
+            passes=self.guidance.passes,
             seed=self.seed,
         ):
             if t in self.timesteps.used:

@@ -7,14 +7,11 @@ which PSNR and LPIPS of the reconstruction do not.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import InitVar, dataclass, field
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from latentiqa.backbones.ldm import latents_of, load_autoencoder
+from latentiqa.backbones.ldm import frozen_autoencoder, latents_of
 from latentiqa.hashing import folder_digest
 from latentiqa.perceptual import PooledPsi
 
@@ -53,15 +50,8 @@ class Reconstructed:
             image: ``(B, 3, H, W)`` in [0, 1]; H and W are multiples of the autoencoder's factor.
             pooling: see the psi.
         """
-        autoencoder = _load(self._folder, self.autoencoder, image.device)  # type: ignore[attr-defined]
+        folder: str = self._folder  # type: ignore[attr-defined]
+        autoencoder = frozen_autoencoder(folder, self.autoencoder, image.device)
         latents = latents_of(autoencoder.encode(image.float() * 2 - 1))
         restored = (autoencoder.decode(latents).sample + 1) / 2
         return self.psi.statistics(restored.clamp(0, 1), pooling)
-
-
-@functools.cache
-def _load(folder: str, content: str, device: torch.device) -> Any:
-    """The frozen autoencoder, once for each content and device."""
-    with torch.inference_mode(False):
-        loaded = load_autoencoder(folder, use_safetensors=True, local_files_only=True)
-        return loaded.eval().requires_grad_(False).to(device)
