@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,12 @@ def embedded(micro_run, monkeypatch) -> Path:
     """That run in the place of the scorer inside the package."""
     monkeypatch.setattr("latentiqa.commands.trained.EMBEDDED", micro_run)
     return micro_run
+
+
+@pytest.fixture(scope="session")
+def weights_of(tmp_path_factory) -> Callable[[str], Path]:
+    """Random weights by the name of the psi, in the form that its authors publish; written once."""
+    from miniatures import write_weights
+
+    folder = tmp_path_factory.mktemp("weights")
+    return functools.cache(lambda psi: write_weights(psi, folder))

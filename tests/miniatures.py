@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +11,15 @@ import numpy as np
 import torch
 from diffusers import AutoencoderTiny
 from PIL import Image
+from torchvision_style import random_resnet50, random_vgg16
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    Dinov2Config,
+    Dinov2Model,
+)
 
 from latentiqa.commands.launch import config_folder
 
@@ -81,3 +92,47 @@ def recipes(*, pretraining: bool) -> list[str]:
     """Names of all recipes: those of `latentiqa pretrain`, or of `latentiqa train`."""
     names = {path.stem for path in config_folder("experiments").glob("*/experiment/*.yaml")}
     return sorted(name for name in names if ("override /stage" in recipe(name)) == pretraining)
+
+
+def write_weights(psi: str, folder: Path) -> Path:
+    """Random weights of a psi as its authors publish them: a file, or a folder of a tiny model."""
+    if psi in ("clip", "dinov2"):
+        return write_vit(psi, folder / psi)
+    path = folder / f"{psi}.pth"
+    if psi == "dists":
+        features = {f"features.{k}": v for k, v in random_vgg16().state_dict().items()}
+        torch.save(features | {"classifier.0.bias": torch.zeros(4)}, path)
+        return path
+    net = random_resnet50()
+    if psi.startswith("reiqa"):
+        model = {f"module.encoder.{k}": v for k, v in net.state_dict().items()}
+        options = argparse.Namespace(head="mlp", feat_dim=128)
+        torch.save({"opt": options, "model": model, "epoch": 25}, path)
+        return path
+    prefix = {"arniqa": "model", "contrique": "encoder"}[psi]
+    numbered = torch.nn.Sequential(*net.children()).state_dict()
+    encoder = {f"{prefix}.{k}": v for k, v in numbered.items()}
+    torch.save(encoder | {"projector.0.weight": torch.zeros(4, 4)}, path)
+    return path
+
+
+def write_vit(psi: str, folder: Path) -> Path:
+    """The smallest CLIP (a whole one, as on the hub) or DINOv2, with its preprocessing."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    seen = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    normal = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if psi == "clip":
+            own = {"intermediate_size": 64, "projection_dim": 16}
+            vision = CLIPVisionConfig(image_size=32, patch_size=8, **sizes, **own)
+            text = CLIPTextConfig(vocab_size=64, **sizes, **own)
+            both = {"text_config": text.to_dict(), "vision_config": vision.to_dict()}
+            CLIPModel(CLIPConfig(projection_dim=16, **both)).save_pretrained(folder)
+        else:
+            config = Dinov2Config(image_size=56, patch_size=14, mlp_ratio=2, **sizes)
+            Dinov2Model(config).save_pretrained(folder)
+            seen = {"size": {"shortest_edge": 64}, "crop_size": {"height": 56, "width": 56}}
+    told = {"do_resize": True, "do_center_crop": True, "do_normalize": True, "resample": 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(told | seen | normal))
+    return folder

@@ -34,7 +34,7 @@ def composed(verb: str, *overrides: str, hydra_too: bool = False) -> DictConfig:
 
 
 @pytest.fixture
-def filled_in(tmp_path, micro_folder) -> Callable[[str, str], list[str]]:
+def filled_in(tmp_path, micro_folder, weights_of) -> Callable[[str, str], list[str]]:
     """What a user must add to some choices, and what lets GPU choices be built without one."""
 
     def of(group: str, choice: str) -> list[str]:
@@ -54,6 +54,18 @@ def filled_in(tmp_path, micro_folder) -> Callable[[str, str], list[str]]:
                 return [*own, "dataset.types=[1,jpeg]"]
             case "dataset", _:
                 return [f"dataset.root={WRITERS[choice](tmp_path / choice)}"]
+            case "perceptual" | "features", "clip" | "dinov2":
+                key = "perceptual" if group == "perceptual" else f"features.{choice}"
+                return [f"{key}.source={weights_of(choice)}"]
+            case "perceptual", "dists" | "arniqa" | "contrique":
+                return [f"perceptual.weights={weights_of(choice)}"]
+            case "features", "dists" | "arniqa" | "contrique":
+                return [f"features.{choice}.weights={weights_of(choice)}"]
+            case "perceptual", "reiqa":
+                return [f"perceptual.weights={weights_of('reiqa_quality')}"]
+            case "features", "reiqa":
+                names = ("reiqa_quality", "reiqa_content")
+                return [f"features.{name}.weights={weights_of(name)}" for name in names]
             case "stage", "diffusion":
                 return [f"stage.autoencoder_folder={write_autoencoder(tmp_path / 'vae')}"]
             case "trainer", "gpu":
@@ -138,15 +150,22 @@ def check_guidance(config: Any, choice: str, _folder: Any) -> None:
 def check_perceptual(config: Any, choice: str, _folder: Any) -> None:
     names = {"none": "NoneType", "sd": "BackboneFeatures", "nss": "NSS"}
     names |= {"lpips": "LPIPSFeatures", "efficientnet": "EfficientNetFeatures"}
+    names |= {"dists": "DISTSFeatures", "clip": "CLIPFeatures", "dinov2": "DINOv2Features"}
+    names |= dict.fromkeys(("arniqa", "contrique", "reiqa"), "ResNetFeatures")
     assert type(build(config.perceptual)).__name__ == names[choice]
     assert type(build(config.guidance).psi).__name__ == names[choice]
 
 
 def check_features(config: Any, choice: str, _folder: Any) -> None:
-    names = {"nss": "NSS", "lpips": "LPIPSFeatures"}
+    names = {"nss": "NSS", "lpips": "LPIPSFeatures", "dists": "DISTSFeatures"}
+    names |= {"clip": "CLIPFeatures", "dinov2": "DINOv2Features"}
+    names |= dict.fromkeys(
+        ("arniqa", "contrique", "reiqa_quality", "reiqa_content"), "ResNetFeatures"
+    )
     names |= dict.fromkeys(("efficientnet", "efficientnet_lite2"), "EfficientNetFeatures")
     several = {"none": [], "nss_efficientnet": ["nss", "efficientnet"]}
     several["efficientnets"] = ["efficientnet", "efficientnet_lite2"]
+    several["reiqa"] = ["reiqa_quality", "reiqa_content"]
     psis = {name: build(psi) for name, psi in config.features.items()}
     assert list(psis) == several.get(choice, [choice])
     for name, psi in psis.items():
@@ -292,6 +311,11 @@ def test_typos_get_hydras_own_error(typo, told, nothing_loaded):
         (["features=efficientnet", "features.efficientnet.blocks=[x]"], "expected one or more of"),
         (["features=efficientnet", "features.efficientnet.variant=b0"], "one of lite0, lite2"),
         (["features=lpips", "features.lpips.net=x"], "net='x': expected one of"),
+        (["perceptual=dists"], "perceptual.weights is not set"),
+        (["features=arniqa"], "features.arniqa.weights is not set"),
+        (["features=arniqa", "features.arniqa.weights=nowhere"], "nowhere: no such file; expected"),
+        (["perceptual=clip", "perceptual.revision=main"], "expected a commit of the hub"),
+        (["perceptual=dinov2", "perceptual.source=nowhere"], "no such folder, and not a hub id"),
         (["+features.sd=${perceptual}"], "features.sd=BackboneFeatures: expected a psi with"),
         (["backbone.dtype=x"], "backbone.dtype='x': expected one of"),
         (["backbone.resolution=100"], "backbone.resolution=100"),

@@ -358,7 +358,7 @@ def test_extract_and_train_agree_on_what_limit_means(micro, scores_csv, tmp_path
 
 def test_doctor(tmp_path):
     outcome = succeed("doctor", *places(tmp_path))
-    for said in ("torch", "diffusers", "cpu", "embedded", "sd15", "GB free"):
+    for said in ("torch", "diffusers", "cpu", "embedded", "sd15", "GB free", "clip", "arniqa"):
         assert said in outcome.out
     assert not list(tmp_path.iterdir())
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentiqa.errors import ConfigError, LatentiqaError
 from latentiqa.hashing import digest, file_digest
+from latentiqa.hub import ModelFiles
 
 if TYPE_CHECKING:
     import torch
 
     from latentiqa.backbones.ldm import LatentDiffusion
-
-log = logging.getLogger(__name__)
 
 EMBEDDED = ("tiny", "tiny_random")
 """The model that the package carries, and the control that is built from a seed at first use."""
@@ -61,7 +59,7 @@ class BackboneSource:
                 f"backbone.resolution={self.resolution}: expected a positive multiple of 64 (the "
                 "latents must halve through the whole U-Net)."
             )
-        if not self.is_embedded and not self.is_folder and self.source.count("/") != 1:
+        if not (self.is_embedded or self.is_folder or self.published.is_hub_id):
             raise ConfigError(
                 f"backbone.source={self.source!r}: no such folder, and not a hub id "
                 "(owner/name); give 'tiny', a folder in diffusers' pipeline format or a hub id."
@@ -73,9 +71,14 @@ class BackboneSource:
         return self.source in EMBEDDED
 
     @property
+    def published(self) -> ModelFiles:
+        """The files where they come from; not for embedded ones."""
+        return ModelFiles(self.source, tuple(self.files()), self.revision, self.download_gb)
+
+    @property
     def is_folder(self) -> bool:
         """Whether the weights lie in a local folder."""
-        return Path(self.source).is_dir()
+        return self.published.is_folder
 
     def files(self) -> list[str]:
         """The files that loading needs, relative to the pipeline's folder."""
@@ -95,16 +98,7 @@ class BackboneSource:
 
     def is_present(self) -> bool:
         """Whether loading needs no download: every file is here, or can be built here."""
-        if self.is_embedded:
-            return True
-        if self.is_folder:
-            return all((Path(self.source) / file).is_file() for file in self.files())
-        from huggingface_hub import try_to_load_from_cache
-
-        return all(
-            isinstance(try_to_load_from_cache(self.source, file, revision=self.revision), str)
-            for file in self.files()
-        )
+        return self.is_embedded or self.published.is_present()
 
     def folder(self) -> Path:
         """The local folder with the weights, after building or downloading them if need be.
@@ -118,34 +112,9 @@ class BackboneSource:
             from latentiqa.backbones.tiny_random import tiny_random_folder
 
             return tiny_random_folder()
-        if self.is_folder:
-            return Path(self.source)
-        from huggingface_hub import snapshot_download
-
-        present = self.is_present()
-        if not present:
-            size = f"about {self.download_gb:g} GB" if self.download_gb else "size not stated"
-            log.warning(
-                "Downloading %s (revision %s, %s) from huggingface.co into the hub's cache.",
-                self.source,
-                self.revision or "main",
-                size,
-            )
-        try:
-            return Path(
-                snapshot_download(
-                    self.source,
-                    revision=self.revision,
-                    allow_patterns=self.files(),
-                    local_files_only=present,
-                )
-            )
-        except Exception as error:
-            raise LatentiqaError(
-                f"backbone {self.source} (revision {self.revision or 'main'}) is not in the hub's "
-                f"cache and could not be downloaded: {error}. Fetch it where there is a network "
-                "and give its folder as backbone.source, or use backbone=tiny."
-            ) from error
+        return self.published.folder(
+            "backbone", "give its folder as backbone.source, or use backbone=tiny"
+        )
 
     def load(self, device: str | torch.device = "cpu") -> LatentDiffusion:
         """Load the frozen model.
@@ -158,8 +127,7 @@ class BackboneSource:
         from latentiqa.backbones.ldm import LatentDiffusion
 
         folder = self.folder()
-        absent = [file for file in self.files() if not (folder / file).is_file()]
-        if absent:
+        if absent := self.published.absent(folder):
             raise LatentiqaError(
                 f"backbone folder {folder}: {', '.join(absent)} not found; expected diffusers' "
                 "pipeline format with safetensors weights. Check backbone.variant, or save the "

@@ -31,6 +31,7 @@ from latentiqa.runs import environment
 
 if TYPE_CHECKING:
     from latentiqa.data.manifest import Manifest
+    from latentiqa.hub import ModelFiles
 
 
 def run(config: DictConfig) -> Done:
@@ -41,7 +42,8 @@ def run(config: DictConfig) -> Done:
     env = environment()
     console.print(_table("versions", {**env["versions"], "git": env["git_sha"] or "no checkout"}))
     console.print(_table("devices", devices()))
-    console.print(_table("backbone weights", weights()))
+    console.print(_table("backbone weights", backbone_weights()))
+    console.print(_table("psi weights", psi_weights()))
     places = {"runs": config.paths.runs, "store": config.paths.store, "cache": str(cache_dir())}
     console.print(_table("disk", {name: disk(Path(path)) for name, path in places.items()}))
     return Done()
@@ -104,7 +106,7 @@ def devices() -> dict[str, str]:
     return found
 
 
-def weights() -> dict[str, str]:
+def backbone_weights() -> dict[str, str]:
     """Each backbone choice: embedded, present or to be downloaded, with the size."""
     found = {}
     for path in sorted((config_folder("conf") / "backbone").glob("*.yaml")):
@@ -113,16 +115,27 @@ def weights() -> dict[str, str]:
             found[path.stem] = "yours: backbone.source=/path/to/folder"
             continue
         source: BackboneSource = build(choice)
-        if source.is_embedded:
-            found[path.stem] = "embedded"
-        elif source.is_present():
-            found[path.stem] = f"present ({source.source})"
-        else:
-            found[path.stem] = (
-                f"absent: about {source.download_gb:g} GB from huggingface.co/{source.source} "
-                "at first use"
-            )
+        found[path.stem] = "embedded" if source.is_embedded else presence(source.published)
     return found
+
+
+def psi_weights() -> dict[str, str]:
+    """Each psi whose weights come from the hub or are a file of the user's."""
+    found = {}
+    for path in sorted((config_folder("conf") / "perceptual").glob("*.yaml")):
+        choice = OmegaConf.load(path)
+        if OmegaConf.is_missing(choice, "weights"):
+            found[path.stem] = "yours: perceptual.weights=/path/to/file"
+        elif "source" in choice:
+            found[path.stem] = presence(build(choice).files)
+    return found
+
+
+def presence(files: ModelFiles) -> str:
+    """Whether a model is here or would be downloaded, with the size."""
+    if files.is_present():
+        return f"present ({files.source})"
+    return f"absent: about {files.download_gb:g} GB from huggingface.co/{files.source} at first use"
 
 
 def disk(path: Path) -> str:

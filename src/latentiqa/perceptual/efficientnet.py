@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from latentiqa.errors import ConfigError
 from latentiqa.hyperfeatures.pooling import pool_all, pooled_widths
+from latentiqa.perceptual.names import expand
 
 if TYPE_CHECKING:
     from latentiqa.backbones.ldm import LatentDiffusion
@@ -188,16 +188,9 @@ class EfficientNetFeatures:
 
 def _expand(patterns: Sequence[str], variant: str) -> tuple[str, ...]:
     """The maps that names or globs stand for, in the order of computation."""
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     known = channels_of(variant)
-    unknown = [p for p in patterns if not any(fnmatchcase(name, p) for name in known)]
-    if unknown or not patterns:
-        last = f"block.{len(known) - 3}"
-        raise ConfigError(
-            f"EfficientNet-{variant} blocks={patterns}: expected one or more of stem, block.0 to "
-            f"{last}, head; unknown: {unknown or 'none, but there are none at all'}."
-        )
-    return tuple(name for name in known if any(fnmatchcase(name, p) for p in patterns))
+    described = f"stem, block.0 to block.{len(known) - 3}, head"
+    return expand(f"EfficientNet-{variant} blocks", patterns, known, described)
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from latentiqa.errors import ConfigError, LatentiqaError
 from latentiqa.hyperfeatures.pooling import pool_all, pooled_widths
+from latentiqa.perceptual.preprocessing import normalise
 
 if TYPE_CHECKING:
     from latentiqa.backbones.ldm import LatentDiffusion
@@ -30,10 +32,6 @@ CHANNELS = {"alex": (64, 192, 384, 256, 256), "vgg": (64, 128, 256, 512, 512)}
 
 SMALLEST = {"alex": 21, "vgg": 18}
 """Least side of a picture in pixels: below, the last blur has nothing to mirror."""
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels in [0, 1]. LPIPS states the same for [-1, 1]: 2 MEAN - 1 and 2 STD."""
 
 EPS = 1e-10
 """Added to the length of a pixel's channel vector before the division by it."""
@@ -68,16 +66,24 @@ def alexnet() -> list[nn.Sequential]:
     ]
 
 
-def vgg16() -> list[nn.Sequential]:
-    """The convolutions of VGG-16 in five stages, each a halving apart."""
+def vgg16(halve: Callable[[], nn.Module]) -> list[nn.Sequential]:
+    """The convolutions of VGG-16 in five stages, each a halving apart.
+
+    Args:
+        halve: makes what stands between two stages.
+    """
     stages, before = [], 3
     for channels, convolutions in zip(CHANNELS["vgg"], (2, 2, 3, 3, 3), strict=True):
-        layers: list[nn.Module] = [nn.MaxPool2d(2, stride=1), BlurPool()] if stages else []
+        layers: list[nn.Module] = [halve()] if stages else []
         for _ in range(convolutions):
             layers += [nn.Conv2d(before, channels, 3, padding=1), nn.ReLU()]
             before = channels
         stages.append(nn.Sequential(*layers))
     return stages
+
+
+def _blurred_maximum() -> nn.Module:
+    return nn.Sequential(nn.MaxPool2d(2, stride=1), BlurPool())
 
 
 class LPIPS(nn.Module):
@@ -103,7 +109,7 @@ class LPIPS(nn.Module):
     def __init__(self, net: str = "alex", pretrained: bool = True) -> None:
         super().__init__()
         self.net = _known(net)
-        self.stages = nn.ModuleList(alexnet() if net == "alex" else vgg16())
+        self.stages = nn.ModuleList(alexnet() if net == "alex" else vgg16(_blurred_maximum))
         self.weights = nn.ParameterList(torch.rand(channels) for channels in CHANNELS[net])
         if pretrained:
             self._load(torch.load(weight_file(net), map_location="cpu", weights_only=True))
@@ -143,8 +149,7 @@ class LPIPS(nn.Module):
                 f"LPIPS net={self.net!r} on a picture of {height} x {width}: expected sides of "
                 f"{SMALLEST[self.net]} pixels or more; use larger pictures."
             )
-        mean, std = (image.new_tensor(value).view(3, 1, 1) for value in (MEAN, STD))
-        x = (image - mean) / std
+        x = normalise(image)  # LPIPS states the same for [-1, 1]: 2 mean - 1 and 2 std
         maps = []
         for stage, weight in zip(self.stages, self.weights, strict=True):
             x = stage(x)
