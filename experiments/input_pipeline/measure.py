@@ -34,8 +34,9 @@ from torch import Tensor
 from latentiqa.data.datamodule import PictureDataModule, PictureDataset
 from latentiqa.data.demo import PHOTOS
 from latentiqa.data.folders import find_pictures
-from latentiqa.data.images import Resize, inspect_images
+from latentiqa.data.images import inspect_images
 from latentiqa.data.manifest import UNRATED, Record
+from latentiqa.data.views import Square
 from latentiqa.errors import ConfigError, DataError, check_integer
 from latentiqa.files import write_atomic
 from latentiqa.runs import environment, write_json
@@ -113,9 +114,9 @@ def measure(
 
     def pipeline(workers: int) -> Batches:
         def batches() -> Iterator[Tensor]:
-            dataset = PictureDataset(records, keys, None, Resize(size))
+            dataset = PictureDataset(records, keys, None, Square(size))
             module = PictureDataModule(dataset, batch_size, workers)
-            return (batch["image"] for batch in module.predict_dataloader())
+            return (stack for batch in module.predict_dataloader() for stack in batch["image"])
 
         return batches
 
