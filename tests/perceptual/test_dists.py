@@ -13,7 +13,7 @@ from torchvision_style import random_vgg16
 
 from latentiqa.commands.launch import build, config_folder
 from latentiqa.errors import ConfigError, LatentiqaError
-from latentiqa.guidance.pmg import squared_distance
+from latentiqa.guidance.distances import squared as squared_distance
 from latentiqa.perceptual import dists as room
 from latentiqa.perceptual.dists import CHANNELS, DISTS, DISTSFeatures, L2Pool
 from latentiqa.recipe import recipe_of

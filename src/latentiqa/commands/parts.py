@@ -101,6 +101,8 @@ def check_method(config: DictConfig) -> Method:
             for key in LGDM_PARTS:
                 if config[key] is None:
                     raise ConfigError(f"{key}=null: expected one of the choices in conf/{key}/.")
+            if config.perceptual is not None:
+                build(config.perceptual)  # an error names it, and not the guidance.psi it becomes
             lgdm = {key: build(config[key]) for key in LGDM_PARTS}
         case "psi":
             lgdm = {}
