@@ -81,7 +81,8 @@ def test_it_guides_as_the_trajectory_does(pipe, image, psi):
     pipe("", latents=start, height=64, width=64, callback_on_step_end=callbacks, **options)
     assert len(recorder.latents) == STEPS
     for found, wanted in zip(recorder.latents, expected[1:], strict=False):
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+        # The scheduler computes with single-precision alphas.
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
     unguided = pipe("", latents=start, height=64, width=64, **options).images
     assert not torch.allclose(unguided, recorder.latents[-1], atol=1e-2)
 
@@ -123,7 +124,7 @@ def test_what_it_cannot_do_is_refused(pipe, image):
     with pytest.raises(ConfigError, match="image: 2 of"):
         run(image=torch.rand(2, 3, 64, 64))
     for scheduler, message in (
-        (PNDMScheduler.from_config(pipe.scheduler.config), "scheduler=PNDMScheduler: expected"),
+        (PNDMScheduler(skip_prk_steps=True), "scheduler=PNDMScheduler: expected"),
         (DDIMScheduler(clip_sample=True), "DDIMScheduler with clip_sample=True: expected"),
         (DDIMScheduler(clip_sample=False, thresholding=True), "with thresholding=True"),
     ):

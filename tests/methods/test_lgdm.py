@@ -41,8 +41,8 @@ def test_features_are_the_same_alone_in_a_batch_and_in_another_order(tiny, pictu
     alone = method.hyperfeatures(image[3:4], names[3:4])
     for name, value in batch.items():
         scale = value.abs().max()
-        assert (turned[name].flip(0) - value).abs().max() <= 1e-5 * scale
-        assert (alone[name][0] - value[3]).abs().max() <= 1e-5 * scale
+        assert (turned[name].flip(0) - value).abs().max() <= 3e-5 * scale
+        assert (alone[name][0] - value[3]).abs().max() <= 3e-5 * scale
 
 
 def test_the_seed_and_the_name_change_features(tiny, pictures):
