@@ -29,6 +29,12 @@ def colours():
     return np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
 
+def test_values_are_the_quotients_to_the_bit(tmp_path, colours):
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    expected = torch.from_numpy(colours.astype(np.float32) / np.float32(255)).permute(2, 0, 1)
+    assert torch.equal(read_image(tmp_path / "a.png"), expected)
+
+
 def test_rgb_is_read_as_it_is(tmp_path, colours):
     Image.fromarray(colours).save(tmp_path / "a.png")
     assert np.allclose(pixels(read_image(tmp_path / "a.png")), colours, atol=1e-4)
@@ -185,7 +191,12 @@ def test_resize_stays_in_range_and_leaves_the_right_size_alone(mode):
     image = checks.float().expand(3, 64, 64)
     larger = Resize(100, mode)(image)
     assert (larger.min(), larger.max()) == (0, 1)
-    assert torch.allclose(Resize(64, mode)(image), image, atol=1e-6)
+    assert torch.equal(Resize(64, mode)(image), image)
+    noise = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(Resize(64, mode)(noise), noise)
+    beyond = 3 * noise - 1
+    assert torch.equal(Resize(64, mode)(beyond), (3 * noise - 1).clamp(0, 1))
+    assert torch.equal(beyond, 3 * noise - 1)  # itself untouched
 
 
 @pytest.mark.parametrize("mode", ["stretch", "short_side"])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from latentiqa.data.images import read_image
 from latentiqa.data.manifest import Record
@@ -113,7 +113,8 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     """
     columns = {field: [sample[field] for sample in samples] for field in samples[0]}
     return columns | {
-        "image": torch.stack(columns["image"]),
+        # In a worker straight into the memory that the main process reads; `stack` would copy.
+        "image": default_collate(columns["image"]),
         "mos": torch.tensor(columns["mos"], dtype=torch.float32),
         "target": torch.tensor(columns["target"], dtype=torch.float32),
         "index": torch.tensor(columns["index"], dtype=torch.int64),
