@@ -1,7 +1,7 @@
 """How fast pictures come in: latentiqa's input pipeline against a plain Pillow loop.
 
 python experiments/input_pipeline/measure.py OUTPUT [--pictures FOLDER] [--size 512]
-    [--batch-size 8] [--count 128] [--rounds 5]
+    [--batch-size 8] [--count 256] [--rounds 5]
 
 Without a folder: the photos inside the scikit-image wheel, each as a PNG and as a JPEG of quality
 90. Writes results.json and table.md to OUTPUT.
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--pictures", type=Path)
-    for key, default in {"size": 512, "batch-size": 8, "count": 128, "rounds": 5}.items():
+    for key, default in {"size": 512, "batch-size": 8, "count": 256, "rounds": 5}.items():
         parser.add_argument(f"--{key}", type=int, default=default)
     options = parser.parse_args(arguments)
     check_integer("--rounds", options.rounds, FEWEST_ROUNDS)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from latentiqa.data.folders import find_pictures
 from latentiqa.data.images import MAX_PIXELS, from_pillow, inspect_images, read_image
 from latentiqa.data.manifest import Record
-from latentiqa.data.views import Views, stacked
+from latentiqa.data.views import Views, alike
 from latentiqa.errors import ConfigError, DataError, check_integer
 from latentiqa.methods.scorer import Scorer
 
@@ -151,8 +151,10 @@ class Metric(nn.Module):
         views = (view for name, picture in pictures for view in self.views(picture, name))
         with torch.autocast(self.device.type, enabled=False):
             features = [
-                self.scorer.features(image.to(self.device), list(islice(names, len(image))))
-                for image in stacked(views, batch_size)
+                self.scorer.features(
+                    torch.stack(batch).to(self.device), list(islice(names, len(batch)))
+                )
+                for batch in alike(views, batch_size)
             ]
             x = torch.cat(features).unflatten(0, (len(pictures), self.views.number))
             return self.scorer.head.predict(x)

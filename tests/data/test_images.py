@@ -29,6 +29,12 @@ def colours():
     return np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
 
+def test_values_are_the_quotients_to_the_bit(tmp_path, colours):
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    expected = torch.from_numpy(colours.astype(np.float32) / np.float32(255)).permute(2, 0, 1)
+    assert torch.equal(read_image(tmp_path / "a.png"), expected)
+
+
 def test_rgb_is_read_as_it_is(tmp_path, colours):
     Image.fromarray(colours).save(tmp_path / "a.png")
     assert np.allclose(pixels(read_image(tmp_path / "a.png")), colours, atol=1e-4)

@@ -17,7 +17,7 @@ from latentiqa.data.views import (
     Square,
     Views,
     Whole,
-    stacked,
+    alike,
 )
 from latentiqa.errors import ConfigError
 
@@ -103,7 +103,13 @@ def test_the_right_size_is_left_alone():
     views = [Square(64), Centre(64), ShortSide(64), Whole(), RandomCrops(64, 2), GridCrops(64, 2)]
     for view in views:
         for found in view(image, "a.png"):
-            torch.testing.assert_close(found, image, rtol=0, atol=1e-6)
+            assert torch.equal(found, image)
+
+
+def test_a_picture_that_leaves_the_range_is_clipped_in_a_copy():
+    beyond = 3 * picture(64, 64) - 1
+    assert torch.equal(Square(64)(beyond)[0], beyond.clamp(0, 1))
+    assert beyond.min() < 0
 
 
 def corners(crops: torch.Tensor, image: torch.Tensor) -> list[tuple[int, int]]:
@@ -208,12 +214,11 @@ def test_views_let_a_gradient_through(view):
     assert image.grad.abs().sum() > 0
 
 
-def test_neighbours_of_one_shape_are_stacked():
+def test_neighbours_of_one_shape_come_together():
     widths = [4, 4, 4, 5, 5, 4]
     images = [torch.full((3, 2, width), float(i)) for i, width in enumerate(widths)]
-    batches = list(stacked(images, most=2))
-    assert [batch[:, 0, 0, 0].tolist() for batch in batches] == [[0, 1], [2], [3, 4], [5]]
-    assert [batch.shape[-1] for batch in batches] == [4, 4, 5, 4]
+    batches = [[int(image[0, 0, 0]) for image in batch] for batch in alike(images, most=2)]
+    assert batches == [[0, 1], [2], [3, 4], [5]]
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from latentiqa.data.images import MAX_PIXELS, read_image
 from latentiqa.data.manifest import Record
-from latentiqa.data.views import Views, stacked
+from latentiqa.data.views import Views, alike
 from latentiqa.errors import ConfigError
 
 Sample = dict[str, Any]
@@ -132,7 +132,8 @@ def collate(pictures: Sequence[Sequence[Sample]], most: int) -> dict[str, Any]:
     samples = [sample for views in pictures for sample in views]
     columns = {field: [sample[field] for sample in samples] for field in samples[0]}
     return columns | {
-        "image": list(stacked(columns["image"], most)),
+        # In a worker straight into the memory that the main process reads; `stack` would copy.
+        "image": [default_collate(batch) for batch in alike(columns["image"], most)],
         "mos": torch.tensor(columns["mos"], dtype=torch.float32),
         "target": torch.tensor(columns["target"], dtype=torch.float32),
         "index": torch.tensor(columns["index"], dtype=torch.int64),

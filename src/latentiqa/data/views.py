@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
 import torch
 import torch.nn.functional as F
@@ -283,8 +283,9 @@ def _spaced(room: int, count: int) -> list[int]:
 def resize(image: Tensor, height: int, width: int) -> Tensor:
     """A picture (3, H, W) in [0, 1] as (3, height, width), bicubic with antialiasing."""
     scaled = F.interpolate(image[None], size=(height, width), mode="bicubic", antialias=True)[0]
-    # Bicubic weights are partly negative: the result overshoots at edges.
-    return scaled.clamp(0, 1)
+    # Bicubic weights are partly negative: the result overshoots at edges. In place: what was
+    # interpolated is a copy, whatever its size.
+    return scaled.clamp_(0, 1)
 
 
 def scale_short_side(image: Tensor, size: int) -> Tensor:
@@ -305,17 +306,18 @@ def centre_crop(image: Tensor, height: int, width: int) -> Tensor:
     return image[..., top : top + height, left : left + width]
 
 
-def stacked(images: Iterable[Tensor], most: int) -> Iterator[Tensor]:
-    """Batches of pictures in their order: neighbours of one shape, at most so many together.
+def alike(images: Iterable[Tensor], most: int) -> Iterator[list[Tensor]]:
+    """Pictures in their order, neighbours of one shape together, at most so many.
 
     Args:
         images: ``(3, h, w)`` each.
-        most: pictures a batch.
+        most: pictures together.
 
     Example:
         >>> images = [torch.zeros(3, 2, width) for width in (4, 4, 4, 5, 4)]
-        >>> [tuple(batch.shape) for batch in stacked(images, most=2)]
-        [(2, 3, 2, 4), (1, 3, 2, 4), (1, 3, 2, 5), (1, 3, 2, 4)]
+        >>> [len(batch) for batch in alike(images, most=2)]
+        [2, 1, 1, 1]
     """
-    for _, alike in groupby(images, key=lambda image: image.shape):
-        yield from torch.stack(list(alike)).split(most)
+    for _, neighbours in groupby(images, key=lambda image: image.shape):
+        while batch := list(islice(neighbours, most)):
+            yield batch
