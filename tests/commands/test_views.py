@@ -90,11 +90,9 @@ def test_only_training_pictures_are_mirrored_and_nothing_else_is_extracted_again
     assert predictions(crops) != predictions(flips)
 
 
-@pytest.mark.parametrize("run", ["crops", "flips"])
-def test_a_score_is_the_mean_over_the_crops(run, scores_csv, tmp_path, request):
-    outcome: Outcome = request.getfixturevalue(run)
-    metric = latentiqa.load_metric(outcome.folder)
-    for name, pred in list(predictions(outcome).items())[:3]:
+def test_a_score_is_the_mean_over_the_crops(flips, scores_csv, tmp_path):
+    metric, found = latentiqa.load_metric(flips.folder), predictions(flips)
+    for name, pred in list(found.items())[:3]:
         image = read_image(scores_csv.parent / name)
         by_hand = [
             metric.scorer(crop[None], [f"{name}#{number}"]).item()
@@ -102,8 +100,7 @@ def test_a_score_is_the_mean_over_the_crops(run, scores_csv, tmp_path, request):
         ]
         assert len(set(by_hand)) == 2
         assert pred == pytest.approx(sum(by_hand) / 2, rel=1e-4)
-    scores = scores_of(outcome, scores_csv.parent, tmp_path)
-    found = predictions(outcome)
+    scores = scores_of(flips, scores_csv.parent, tmp_path)
     assert {name: scores[name] for name in found} == pytest.approx(found, rel=1e-4)
 
 
