@@ -332,6 +332,7 @@ def test_typos_get_hydras_own_error(typo, told, nothing_loaded):
         (["views=grid_crops", "views.crops=0"], "views.crops=0: expected an integer >= 1"),
         (["views=random_crops", "views.short_side=8"], "views.short_side=8: expected"),
         (["views=short_side", "views.multiple=0"], "views.multiple=0: expected"),
+        (["~views"], "views=null: expected one of the choices"),
         (["split=none"], "split='none': expected a seed"),
         (["split=-1"], "split=-1: expected a seed"),
         (["split=seed-3.json"], "split='seed-3.json': expected a seed (0, 1, ...), official, or"),

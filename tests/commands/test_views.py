@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import Outcome, on_csv, places, succeed, type_in
 from hydra import compose, initialize_config_dir
 from miniatures import write_csv, write_image
@@ -198,3 +199,9 @@ def test_the_config_of_the_packages_scorer_is_what_its_recipe_gives():
         assert results["config"][key] == recipe[key], key
     assert results["config"]["choices"]["views"] == "square"
     assert results["views"] == {"class": "Square", "size": 256}
+
+
+def test_the_packages_scorer_scores_as_it_did_before_there_were_views():
+    image = torch.rand(2, 3, 300, 200, generator=torch.Generator().manual_seed(0))
+    scores = latentiqa.load_metric()(image)
+    assert scores.tolist() == pytest.approx([0.502556, 0.505034], abs=1e-5)
