@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
-
-LATER = {"recipe": "if changed"}
-"""Metadata of a dataclass's field that came after results were stored: while it has its default
-value it is no part of the description, so that those keep their address."""
 
 UNRECORDED = {"recipe": "never"}
 """Metadata of a dataclass's field that changes no result: it is no part of the description."""
@@ -27,13 +23,15 @@ def recipe_of(value: Any) -> Any:
             address.
 
     Example:
-        >>> from latentiqa.guidance import StepSize
-        >>> recipe_of(StepSize(weight=0.3))
-        {'class': 'StepSize', 'weight': 0.3, 'normalisation': 'normalised'}
+        >>> from latentiqa.data.views import Square
+        >>> recipe_of(Square(256))
+        {'class': 'Square', 'size': 256}
     """
     if is_dataclass(value) and not isinstance(value, type):
         described = {
-            f.name: recipe_of(getattr(value, f.name)) for f in fields(value) if _tells(value, f)
+            f.name: recipe_of(getattr(value, f.name))
+            for f in fields(value)
+            if f.metadata != UNRECORDED
         }
         return {"class": type(value).__name__} | described
     if isinstance(value, dict):
@@ -43,12 +41,3 @@ def recipe_of(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     raise TypeError(f"{type(value).__name__} has no plain description; make it a dataclass.")
-
-
-def _tells(value: Any, of: Field[Any]) -> bool:
-    match of.metadata.get("recipe"):
-        case "never":
-            return False
-        case "if changed":
-            return getattr(value, of.name) != of.default
-    return True

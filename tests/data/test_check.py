@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from miniatures import write_biq2021
 
-from latentiqa.data.biq2021 import read_biq2021
 from latentiqa.data.check import Findings, check_pictures
+from latentiqa.data.readers.biq2021 import read_biq2021
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 
 from latentiqa.backbones.addresses import Layers
 from latentiqa.errors import ConfigError, LatentiqaError
-from latentiqa.guidance import DPS, MPGD, PMG, PSLD, FreeDoM, NoGuidance
+from latentiqa.guidance import DPS, MPGD, PMG, PSLD, FreeDoM, NoGuidance, StepSize
 from latentiqa.methods.lgdm import LGDM
 from latentiqa.perceptual.nss import NSS
 from latentiqa.perceptual.sd import BackboneFeatures
@@ -29,7 +29,7 @@ def lgdm(tiny, guidance=None, **kwargs) -> LGDM:
         DPS(),
         PSLD(),
         MPGD(),
-        FreeDoM(psi=BackboneFeatures()),
+        FreeDoM(psi=BackboneFeatures(), step_size=StepSize(0.02)),
     ],
     ids=["none", "sd", "nss", "score", "dps", "psld", "mpgd", "freedom"],
 )
@@ -41,8 +41,8 @@ def test_features_are_the_same_alone_in_a_batch_and_in_another_order(tiny, pictu
     alone = method.hyperfeatures(image[3:4], names[3:4])
     for name, value in batch.items():
         scale = value.abs().max()
-        assert (turned[name].flip(0) - value).abs().max() <= 3e-5 * scale
-        assert (alone[name][0] - value[3]).abs().max() <= 3e-5 * scale
+        assert (turned[name].flip(0) - value).abs().max() <= 1e-5 * scale
+        assert (alone[name][0] - value[3]).abs().max() <= 1e-5 * scale
 
 
 def test_the_seed_and_the_name_change_features(tiny, pictures):

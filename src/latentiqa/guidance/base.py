@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from latentiqa.errors import ConfigError
 from latentiqa.guidance.decoder import Decoder
-from latentiqa.recipe import LATER, UNRECORDED
+from latentiqa.recipe import UNRECORDED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,7 @@ class DecodingGuidance(Guidance):
         ConfigError: a value is outside its range.
     """
 
-    decoder: Decoder | str | None = field(default=None, metadata=LATER)
+    decoder: Decoder | str | None = None
     checkpointing: bool = field(default=False, metadata=UNRECORDED)
 
     def __post_init__(self) -> None:

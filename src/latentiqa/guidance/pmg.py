@@ -21,7 +21,6 @@ from latentiqa.guidance.base import DecodingGuidance
 from latentiqa.guidance.distances import DISTANCES, check_distance
 from latentiqa.guidance.step_size import StepSize
 from latentiqa.guidance.terms import gradient, latent_term, perceptual_term, pixel_term
-from latentiqa.recipe import LATER
 
 if TYPE_CHECKING:
     from latentiqa.backbones.ldm import LatentDiffusion
@@ -57,10 +56,10 @@ class PMG(DecodingGuidance):
     measurement: StepSize = field(default_factory=StepSize)
     perceptual: StepSize = field(default_factory=StepSize)
     route: str = "latent"
-    measured_in: str = field(default="pixels", metadata=LATER)
-    measurement_distance: str = field(default="squared", metadata=LATER)
-    perceptual_distance: str = field(default="squared", metadata=LATER)
-    repeats: int = field(default=1, metadata=LATER)
+    measured_in: str = "pixels"
+    measurement_distance: str = "squared"
+    perceptual_distance: str = "squared"
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from latentiqa.errors import ConfigError
-from latentiqa.recipe import LATER
 
 if TYPE_CHECKING:
     from latentiqa.trajectory import Step
@@ -90,8 +89,8 @@ class StepSize:
 
     weight: float = 0.1
     normalisation: str = "normalised"
-    schedule: str = field(default="constant", metadata=LATER)
-    window: Sequence[int] | None = field(default=None, metadata=LATER)
+    schedule: str = "constant"
+    window: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         check_weight("guidance weight", self.weight)

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from miniatures import write_biq2021
 
-from latentiqa.data.biq2021 import read_biq2021
+from latentiqa.data.readers.biq2021 import read_biq2021
 from latentiqa.data.splits import make_split
 from latentiqa.errors import DataError
 
