@@ -29,6 +29,8 @@ STEPS = 6
 def pipe():
     loaded = StableDiffusionPipeline.from_pretrained(tiny_random_folder(), local_files_only=True)
     loaded.set_progress_bar_config(disable=True)
+    # In float32 the scheduler's own steps would be off by 1e-7, and what is solved from them more.
+    loaded.scheduler.alphas_cumprod = loaded.scheduler.alphas_cumprod.double()
     return loaded
 
 
@@ -60,7 +62,8 @@ def test_it_guides_as_the_trajectory_does(pipe, image, psi):
     pmg = PMG(psi, measurement=size, perceptual=size)
     model = LatentDiffusion(pipe.vae, pipe.unet, pipe.text_encoder, pipe.tokenizer, pipe.scheduler)
     z0 = model.encode(image)
-    start = add_noise(z0, image_noise(names, values[0], z0.shape[1:]), model.alpha_bar(values[0]))
+    noise = image_noise(names, values[0], z0.shape[1:], dtype=z0.dtype)
+    start = add_noise(z0, noise, model.alpha_bar(values[0]))
 
     expected = []
     guide = pmg.bind(image, model)
@@ -81,7 +84,7 @@ def test_it_guides_as_the_trajectory_does(pipe, image, psi):
     pipe("", latents=start, height=64, width=64, callback_on_step_end=callbacks, **options)
     assert len(recorder.latents) == STEPS
     for found, wanted in zip(recorder.latents, expected[1:], strict=False):
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-8)
     unguided = pipe("", latents=start, height=64, width=64, **options).images
     assert not torch.allclose(unguided, recorder.latents[-1], atol=1e-2)
 
@@ -123,12 +126,12 @@ def test_what_it_cannot_do_is_refused(pipe, image):
     with pytest.raises(ConfigError, match="image: 2 of"):
         run(image=torch.rand(2, 3, 64, 64))
     for scheduler, message in (
-        (PNDMScheduler.from_config(pipe.scheduler.config), "scheduler=PNDMScheduler: expected"),
+        (PNDMScheduler(skip_prk_steps=True), "scheduler=PNDMScheduler: expected"),
         (DDIMScheduler(clip_sample=True), "DDIMScheduler with clip_sample=True: expected"),
         (DDIMScheduler(clip_sample=False, thresholding=True), "with thresholding=True"),
     ):
-        components = pipe.components | {"scheduler": scheduler}
-        other = StableDiffusionPipeline(**components, requires_safety_checker=False)
+        other = StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)
+        other.scheduler = scheduler  # its constructor would mend some of them
         other.set_progress_bar_config(disable=True)
         with pytest.raises(ConfigError, match=message):
             run(pipe=other)

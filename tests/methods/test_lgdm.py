@@ -5,7 +5,7 @@ import torch
 
 from latentiqa.backbones.addresses import Layers
 from latentiqa.errors import ConfigError, LatentiqaError
-from latentiqa.guidance import DPS, MPGD, PMG, PSLD, FreeDoM, NoGuidance
+from latentiqa.guidance import DPS, MPGD, PMG, PSLD, FreeDoM, NoGuidance, StepSize
 from latentiqa.methods.lgdm import LGDM
 from latentiqa.perceptual.nss import NSS
 from latentiqa.perceptual.sd import BackboneFeatures
@@ -29,7 +29,7 @@ def lgdm(tiny, guidance=None, **kwargs) -> LGDM:
         DPS(),
         PSLD(),
         MPGD(),
-        FreeDoM(psi=BackboneFeatures()),
+        FreeDoM(psi=BackboneFeatures(), step_size=StepSize(0.02)),
     ],
     ids=["none", "sd", "nss", "score", "dps", "psld", "mpgd", "freedom"],
 )
