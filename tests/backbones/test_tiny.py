@@ -23,7 +23,8 @@ def trained(embedded):
 def test_it_is_small_and_tells_where_it_comes_from(embedded):
     files = [path for path in embedded.folder().rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 40e6
-    assert {path.suffix for path in files} <= {".json", ".txt", ".safetensors", ".md", ".png", ".jpg"}
+    kinds = {".json", ".txt", ".safetensors", ".md", ".png", ".jpg"}
+    assert {path.suffix for path in files} <= kinds
     card = (embedded.folder() / "README.md").read_text(encoding="utf-8")
     for word in ("BIQ2021", "PSNR", "seconds", "Limits"):
         assert word in card

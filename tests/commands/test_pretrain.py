@@ -108,7 +108,9 @@ def test_the_first_stage_leaves_weights_grids_logs_and_results(tmp_path, photos)
     assert config["scaling_factor"] != 1.0
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "diffusion"])
+@pytest.mark.parametrize(
+    "stage", ["autoencoder", pytest.param("diffusion", marks=pytest.mark.slow)]
+)
 def test_a_training_in_legs_ends_with_the_weights_of_one_in_a_single_leg(
     stage, tmp_path, photos, request
 ):
@@ -155,6 +157,7 @@ def test_the_second_stage_ends_in_a_pipeline(tmp_path, photos, autoencoder):
     )
 
 
+@pytest.mark.slow
 def test_the_second_stage_learns_from_crops_that_were_encoded_once(tmp_path, photos, autoencoder):
     arguments = (
         *DIFFUSION,
@@ -177,6 +180,7 @@ def test_the_first_stage_needs_the_pictures_themselves(tmp_path, photos):
     assert "crops.cached=3: expected null" in message
 
 
+@pytest.mark.slow
 def test_other_weights_to_start_from_make_another_run(tmp_path, photos, autoencoder):
     arguments = (*DIFFUSION, *photos, f"stage.autoencoder_folder={autoencoder}")
     first = pretrain(tmp_path / "runs", *arguments)

@@ -84,7 +84,7 @@ def test_missing_files_are_counted_and_the_first_named(tmp_path):
     check_files("set", listed[:1], "look again")
 
 
-@pytest.mark.parametrize("room", ["manifest", "splits", "csv_manifest", "biq2021", "demo"])
+@pytest.mark.parametrize("room", ["manifest", "splits", "csv_manifest", "readers.biq2021", "demo"])
 def test_recognising_a_run_does_not_import_torch(room):
     code = f"import sys, latentiqa.data.{room}; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -73,14 +73,16 @@ def test_it_is_a_distance_that_grows_with_blur(dists, pictures):
     torch.testing.assert_close(dists(image, blurred[1]), dists(blurred[1], image))
 
 
-def test_squared_distance_of_features_is_dists_near_equality(path):
-    dists = DISTS(path).double()
+def test_squared_distance_of_features_is_dists_near_equality():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        dists = DISTS().double()  # these weights keep spreads far from 0.001
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(2, 3, 32, 32, generator=generator, dtype=torch.float64)
     noise = torch.rand(2, 3, 32, 32, generator=generator, dtype=torch.float64) - 0.5
     other = image + 1e-3 * noise
     squared = squared_distance(dists.features(image), dists.features(other))
-    torch.testing.assert_close(squared, dists(image, other), rtol=0.02, atol=0)
+    torch.testing.assert_close(squared, dists(image, other), rtol=0.001, atol=0)
 
 
 def test_flat_pictures_have_finite_gradients(path):

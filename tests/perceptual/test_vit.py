@@ -57,7 +57,7 @@ def photo() -> np.ndarray:
 
 
 def as_tensor(pixels: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    return torch.tensor(pixels).permute(2, 0, 1)[None] / 255
 
 
 @pytest.mark.parametrize("told", [{}, {"size": 224, "crop_size": 224}, {"resample": 2}])

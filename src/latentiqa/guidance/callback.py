@@ -51,7 +51,8 @@ class PMGCallback(PipelineCallback):
         >>> # pipe("a photo", callback_on_step_end=callback)
     """
 
-    tensor_inputs = ["latents"]  # noqa: RUF012 - diffusers reads it as an attribute
+    # diffusers declares a property and reads an attribute.
+    tensor_inputs = ["latents"]  # type: ignore[assignment]  # noqa: RUF012
 
     def __init__(self, image: Image.Image | Tensor, guidance: Guidance) -> None:
         super().__init__()

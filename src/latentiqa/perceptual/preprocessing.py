@@ -106,10 +106,12 @@ class Preprocessing:
         """
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         mode: Any = FILTERS.get(told.get("resample", 3))
-        side, crop = told.get("size"), told.get("crop_size")
+        # Any: whatever the file holds; it is checked below.
+        side: Any = told.get("size")
+        crop: Any = told.get("crop_size")
         side = side.get("shortest_edge") if isinstance(side, dict) else side
         crop = (crop.get("height"), crop.get("width")) if isinstance(crop, dict) else (crop, crop)
-        normal = [told.get(key) for key in ("image_mean", "image_std")]
+        normal: list[Any] = [told.get(key) for key in ("image_mean", "image_std")]
         done = all(told.get(f"do_{step}", True) for step in ("resize", "center_crop", "normalize"))
         sizes = all(isinstance(value, int) for value in (side, *crop)) and 0 < max(crop) <= side
         values = all(isinstance(value, list) and len(value) == 3 for value in normal)
@@ -119,4 +121,5 @@ class Preprocessing:
                 "pixels; resample: 2 or 3), cropped (crop_size: at most the shortest_edge) and "
                 "normalised (image_mean, image_std: of three channels)."
             )
-        return cls(side, crop, *(tuple(value) for value in normal), mode)
+        mean, std = (tuple(value) for value in normal)
+        return cls(side, crop, mean, std, mode)
