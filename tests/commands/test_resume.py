@@ -53,6 +53,7 @@ def same_numbers(a: Outcome, b: Outcome) -> bool:
     return tables[0] == tables[1] and heads[0] == heads[1]
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_extraction(overrides, uninterrupted, tmp_path):
     process = spawn("train", *overrides, *places(tmp_path))
     try:
