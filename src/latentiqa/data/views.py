@@ -56,7 +56,24 @@ class Views(ABC):
 
 
 @dataclass(frozen=True)
-class Square(Views):
+class Sized(Views, ABC):
+    """Views whose size is given.
+
+    Attributes:
+        size: in pixels; of which side, each says itself.
+
+    Raises:
+        ConfigError: a size below 1.
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        check_integer("views.size", self.size, 1)
+
+
+@dataclass(frozen=True)
+class Square(Sized):
     """The whole picture, stretched to a square: both sides are scaled, the aspect is not kept.
 
     Attributes:
@@ -70,18 +87,13 @@ class Square(Views):
         torch.Size([1, 3, 64, 64])
     """
 
-    size: int
-
-    def __post_init__(self) -> None:
-        check_integer("views.size", self.size, 1)
-
     def __call__(self, image: Tensor, name: str = "") -> Tensor:
         """``(1, 3, size, size)``."""
         return resize(image, self.size, self.size)[None]
 
 
 @dataclass(frozen=True)
-class Centre(Views):
+class Centre(Sized):
     """The middle of the picture after its short side has been scaled to the size.
 
     Attributes:
@@ -95,18 +107,13 @@ class Centre(Views):
         torch.Size([1, 3, 64, 64])
     """
 
-    size: int
-
-    def __post_init__(self) -> None:
-        check_integer("views.size", self.size, 1)
-
     def __call__(self, image: Tensor, name: str = "") -> Tensor:
         """``(1, 3, size, size)``."""
         return centre_crop(scale_short_side(image, self.size), self.size, self.size)[None]
 
 
 @dataclass(frozen=True)
-class ShortSide(Views):
+class ShortSide(Sized):
     """The whole picture in its aspect, as near as the multiple allows.
 
     Attributes:
@@ -122,11 +129,10 @@ class ShortSide(Views):
         torch.Size([1, 3, 64, 96])
     """
 
-    size: int
     multiple: int = 64
 
     def __post_init__(self) -> None:
-        check_integer("views.size", self.size, 1)
+        super().__post_init__()
         check_integer("views.multiple", self.multiple, 1)
         if self.size % self.multiple:
             raise ConfigError(
@@ -172,7 +178,7 @@ class Whole(Views):
 
 
 @dataclass(frozen=True)
-class Crops(Views, ABC):
+class Crops(Sized, ABC):
     """Squares of the picture. One that is smaller than a crop is first scaled up to it.
 
     Attributes:
@@ -185,12 +191,11 @@ class Crops(Views, ABC):
         ConfigError: a value is outside its range.
     """
 
-    size: int
     crops: int
     short_side: int | None = None
 
     def __post_init__(self) -> None:
-        check_integer("views.size", self.size, 1)
+        super().__post_init__()
         check_integer("views.crops", self.crops, 1)
         if self.short_side is not None:
             check_integer("views.short_side", self.short_side, self.size)
