@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-from latentiqa.backbones.process import Rates, process_of
+from latentiqa.backbones.process import Rates, RectifiedFlow, process_of
 from latentiqa.backbones.stable_diffusion import StableDiffusion
 from latentiqa.errors import ConfigError
 from latentiqa.noise import image_noise
@@ -97,6 +97,47 @@ def test_eta_one_has_the_variance_of_ddpm():
     expected = scheduler._get_variance(500, 400) ** 0.5
     sigma = ddim_sigma(process.rates(500), process.rates(400), 1.0)
     assert sigma == pytest.approx(float(expected))
+
+
+FLOW = RectifiedFlow()
+DIFFUSION = process_of(DDIMScheduler())
+
+
+@pytest.mark.parametrize("process", [FLOW, DIFFUSION])
+def test_eta_one_has_the_variance_of_the_process_run_backwards(process):
+    """Of z_s given z_t and z_0: two Gaussians' precisions add up."""
+    rates, rates_prev = process.rates(500), process.rates(400)
+    shrunk = rates.signal / rates_prev.signal
+    fresh = rates.noise**2 - shrunk**2 * rates_prev.noise**2
+    expected = 1 / (1 / rates_prev.noise**2 + shrunk**2 / fresh)
+    assert ddim_sigma(rates, rates_prev, 1.0) ** 2 == pytest.approx(expected)
+    assert ddim_sigma(rates, rates_prev, 0.5) ** 2 == pytest.approx(expected / 4)
+
+
+@pytest.mark.parametrize("process", [FLOW, DIFFUSION])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_steps_and_ways_back_have_the_rates_of_their_timestep(process, eta):
+    """With the true noise and picture every step leads to ``a z_0 + b n``, n of variance 1."""
+    rates, rates_prev = process.rates(500), process.rates(400)
+    generator = torch.Generator().manual_seed(0)
+    e, fresh, back = torch.randn(3, 1, 1, 500, 500, generator=generator, dtype=torch.float64)
+    z0 = torch.ones_like(e)
+    sigma = ddim_sigma(rates, rates_prev, eta)
+    z_s = ddim_step(z0, e, rates_prev, sigma, fresh)
+    z_t = add_noise(z_s, back, rates.since(rates_prev))
+    for z, (signal, noise) in ((z_s, rates_prev), (z_t, rates)):
+        assert z.mean().item() == pytest.approx(signal, abs=0.01)
+        assert z.std().item() == pytest.approx(noise, rel=0.01)
+
+
+def test_a_step_of_a_flow_is_that_of_diffusers_scheduler():
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(sigmas=[0.9, 0.4])
+    z_t, v = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = scheduler.step(v, scheduler.timesteps[0], z_t)[0]
+    noise, rates = FLOW.noise(v, z_t, 900), FLOW.rates(900)
+    found = ddim_step(tweedie(z_t, noise, rates), noise, FLOW.rates(400))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def run(model, pictures, names, timesteps, **kwargs):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import shutil
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +15,13 @@ import torch
 from command_line import on_csv, places, succeed
 from miniatures import write_csv
 from pipelines import FAMILIES, write_pipeline
+from safetensors.torch import load_file
 
 from latentiqa.backbones.process import Rates
 from latentiqa.backbones.source import BackboneSource
 from latentiqa.errors import ConfigError, LatentiqaError
-from latentiqa.trajectory import ddim_step, tweedie
+from latentiqa.guidance import PMG, StepSize
+from latentiqa.trajectory import Timesteps, ddim_step, trajectory, tweedie
 
 CHANNELS = {"ldm": 3}
 SIDE = {"ldm": 16}
@@ -42,10 +46,11 @@ def load(written):
     return functools.cache(lambda family: BackboneSource(family, str(written(family)[0])).load())
 
 
-def latents(family: str, batch: int = 2) -> torch.Tensor:
+def latents(family: str, batch: int = 2, wider: int = 0) -> torch.Tensor:
+    """Of pictures of 64 pixels, or wider by so many latents."""
     side = SIDE.get(family, 8)
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, CHANNELS.get(family, 4), side, side, generator=generator)
+    return torch.randn(batch, CHANNELS.get(family, 4), side, side + wider, generator=generator)
 
 
 @torch.no_grad()
@@ -61,11 +66,11 @@ def sampled(model: Any, z: torch.Tensor, context: Any, timesteps: list[int], end
 @pytest.mark.parametrize("family", ["sdxl", "pixart"])
 def test_two_steps_are_those_of_the_familys_pipeline(family, written, load):
     _, pipe = written(family)
-    model, z = load(family), latents(family)
+    model, z = load(family), latents(family, wider=4)
     own = {"use_resolution_binning": False} if family == "pixart" else {}
     expected = pipe(
         ["a photo"] * 2, latents=z, num_inference_steps=2, guidance_scale=1.0,
-        height=64, width=64, output_type="latent", **own,
+        height=64, width=96, output_type="latent", **own,
     ).images  # fmt: skip
     timesteps = pipe.scheduler.timesteps.tolist()
     # DDIM of these configs ends in the noise of timestep 0, or in none.
@@ -80,14 +85,14 @@ def test_two_steps_are_those_of_the_familys_pipeline(family, written, load):
 @pytest.mark.parametrize("family", ["sd3", "flux"])
 def test_two_steps_of_a_flow_are_eulers_steps_of_its_pipeline(family, written, load):
     _, pipe = written(family)
-    model, z = load(family), latents(family)
-    start = pipe._pack_latents(z, 2, 4, 8, 8) if family == "flux" else z
+    model, z = load(family), latents(family, wider=4)
+    start = pipe._pack_latents(z, 2, 4, 8, 12) if family == "flux" else z
     expected = pipe(
         ["a photo"] * 2, latents=start, sigmas=[0.9, 0.4], num_inference_steps=2,
-        guidance_scale=1.0, height=64, width=64, output_type="latent",
+        guidance_scale=1.0, height=64, width=96, output_type="latent",
     ).images  # fmt: skip
     if family == "flux":
-        expected = pipe._unpack_latents(expected, 64, 64, 8)
+        expected = pipe._unpack_latents(expected, 64, 96, 8)
     assert pipe.scheduler.timesteps.tolist() == pytest.approx([900, 400])
     found = sampled(model, z, model.context("a photo", 2), [900, 400], Rates(1, 0))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
@@ -151,7 +156,7 @@ def test_latents_are_scaled_and_shifted_as_the_autoencoder_says(written, load, p
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_maps_have_the_channels_and_the_order_that_is_said(family, load):
-    model, z = load(family), latents(family)
+    model, z = load(family), latents(family, wider=4)
     addresses = model.expand(["*"])
     with torch.no_grad():
         _, maps = model.predict_noise(z, 50, model.context("", 2), addresses)
@@ -162,7 +167,7 @@ def test_maps_have_the_channels_and_the_order_that_is_said(family, load):
     if family in LAYERS:
         assert maps["up.0.resnet.0"].shape[-2:] == (z.shape[-2] // 2, z.shape[-1] // 2)
     else:
-        assert {x.shape[-2:] for x in maps.values()} == {(4, 4)}
+        assert {x.shape[-2:] for x in maps.values()} == {(4, 6)}
         assert [name for name in addresses if "single" in name] == (
             ["single.0", "single.1"] if family == "flux" else []
         )
@@ -196,14 +201,14 @@ END = {
 @pytest.mark.parametrize("family", ["pixart", "sd3", "flux"])
 def test_a_map_holds_the_pictures_tokens_where_they_lie(family, load):
     """Latents changed in one corner change the first block's map there the most."""
-    model, z = load(family), latents(family, 1)
+    model, z = load(family), latents(family, 1, wider=4)
     changed = z.clone()
-    changed[..., :2, 6:] += 3  # the patch in the first row and the last column
+    changed[..., :2, 10:] += 3  # the patch in the first row and the last column
     with torch.no_grad():
         context = model.context("")
         before, after = (model.maps(x, 50, context, ["block.0"])["block.0"] for x in (z, changed))
     moved = (after - before).square().sum(1).flatten()
-    assert moved.argmax() == 3
+    assert moved.argmax() == 5
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -231,6 +236,18 @@ def test_sides_are_multiples_of_what_is_said(family, load):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_everything_happens_on_the_models_device(family, load):
+    """Tensors of two devices do not go together: on the meta device, where there is no GPU."""
+    model = copy.deepcopy(load(family)).to("meta")
+    z = latents(family).to("meta")
+    # T5 looks at values of its mask, of which there are none on that device.
+    context = {name: x.to("meta") for name, x in load(family).context("", 2).items()}
+    noise, maps = model.predict_noise(z, 50, context, model.expand(["*"]))
+    made = [noise, *maps.values(), model.decode(z), model.encode(model.decode(z))]
+    assert {x.device.type for x in made} == {"meta"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_lower_precision_gives_results_in_the_inputs_dtype(family, written, pictures):
     model = BackboneSource(family, str(written(family)[0]), dtype="bfloat16").load()
     z = model.encode(pictures[0][:1])
@@ -244,13 +261,39 @@ def test_lower_precision_gives_results_in_the_inputs_dtype(family, written, pict
 def test_lgdm_with_pmg_from_pictures_to_features(family, written, tmp_path):
     layers = [f"layers.patterns=[{LAYERS[family]}]"] if family in LAYERS else ["layers=blocks"]
     psi = "sd" if family in LAYERS else "blocks"
-    backbone = ["backbone=folder", f"backbone.source={written(family)[0]}"]
     outcome = succeed(
-        "train", *backbone, "backbone.resolution=64", *layers, f"perceptual={psi}",
-        "guidance=pmg", "timesteps.values=[60,20]", "debug=fdr",
-        *on_csv(write_csv(tmp_path / "pictures", 8)), *places(tmp_path),
+        "extract", "backbone=folder", f"backbone.source={written(family)[0]}",
+        "backbone.resolution=64", *layers, f"perceptual={psi}", "guidance=pmg",
+        "timesteps.values=[60,20]", *on_csv(write_csv(tmp_path / "pictures", 2)),
+        *places(tmp_path),
     )  # fmt: skip
-    assert outcome.results["metrics"]
+    [shard] = Path(outcome.out.strip()).rglob("*.safetensors")
+    features = load_file(shard)
+    assert {name.split("/")[0] for name in features} >= {"60", "20"}
+    for name, value in features.items():
+        assert value.isfinite().all(), name
+        assert not torch.equal(value[0], value[1]), name
+
+
+@pytest.mark.parametrize("family", ["ldm", "flux"])
+def test_guidance_moves_the_estimate_towards_the_picture(family, load, pictures):
+    """Through the decoder alone, and through the denoiser too."""
+    model, (image, names) = load(family), pictures
+    for route in ("latent", "score"):
+        errors = {}
+        for weight in (0.0, 0.3):
+            guide = PMG(measurement=StepSize(weight), route=route).bind(image[:2], model)
+            seen = []
+            steps = trajectory(
+                model, model.encode(image[:2]), Timesteps([600, 500, 10]), names=names[:2],
+                context=model.context("", 2), taps=model.expand(["*"])[:1],
+                guide=lambda step, guide=guide, seen=seen: seen.append(guide(step)) or seen[-1],
+                through_unet=route == "score",
+            )  # fmt: skip
+            assert [t for t, _ in steps] == [600, 500, 10]
+            with torch.no_grad():
+                errors[weight] = (model.decode(seen[0]) - image[:2]).square().sum().item()
+        assert errors[0.3] < errors[0.0]
 
 
 def test_sd3_without_t5_has_zeros_in_its_place(tmp_path):

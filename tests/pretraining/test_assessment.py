@@ -167,7 +167,8 @@ def test_the_control_is_random_but_for_the_autoencoder(micro64):
     for part in ("unet.conv_in.weight", "unet.conv_out.weight"):
         assert drawn[part].shape == before[part].shape
         assert not torch.equal(drawn[part], before[part])
-    assert not torch.equal(control.context("a photo"), micro64.context("a photo"))
+    states, own = (m.context("a photo")["encoder_hidden_states"] for m in (control, micro64))
+    assert not torch.equal(states, own)
     same, other = (reinitialised(micro64, seed).state_dict() for seed in (1, 2))
     assert all(torch.equal(same[name], value) for name, value in drawn.items())
     assert not torch.equal(other["unet.conv_in.weight"], drawn["unet.conv_in.weight"])

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import transformers
 from torch import Tensor
 
-# In transformers 4 the one without a need for sentencepiece; 5 keeps the name, for type checkers
-# invisibly.
-from transformers import T5TokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
-
-__all__ = ["T5TokenizerFast", "clip_states", "tokenise"]
+# In transformers 4 the one that needs no sentencepiece; 5 keeps the name, unseen by type checkers.
+T5TokenizerFast: Any = transformers.T5TokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def tokenise(tokenizer: Any, prompt: str, length: int | None = None) -> Any:
