@@ -40,9 +40,9 @@ def micro_folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def micro64(micro_folder):
     """The micro backbone in float64, for finite differences."""
-    from latentiqa.backbones.ldm import LatentDiffusion
+    from latentiqa.backbones.stable_diffusion import StableDiffusion
 
-    return LatentDiffusion.from_folder(micro_folder, dtype=torch.float64)
+    return StableDiffusion.from_folder(micro_folder, dtype=torch.float64)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentiqa.backbones.process import Rates
 from latentiqa.guidance import Guidance
 from latentiqa.trajectory import Timesteps, trajectory, tweedie
 
@@ -65,8 +66,9 @@ class LinearGaussian:
         mean = self.posterior_mean()
         return ((z - mean).norm() / (self.mu - mean).norm()).item()
 
-    def alpha_bar(self, t: int) -> float:
-        return float(self.alphas_cumprod[t])
+    def rates(self, t: int) -> Rates:
+        abar = float(self.alphas_cumprod[t])
+        return Rates(abar**0.5, (1 - abar) ** 0.5)
 
     def checkpoint(self, enabled: bool) -> None:
         """There is nothing to keep less of."""
@@ -82,11 +84,11 @@ class LinearGaussian:
         self, z_t: Tensor, t: int, context: Any, taps: Any = ()
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """``E[e | z_t]``, and as the one map the clean-latent estimate ``E[z_0 | z_t]``."""
-        abar = self.alpha_bar(t)
-        covariance = abar * self.s + (1 - abar) * torch.eye(len(self.s), dtype=torch.float64)
-        centred = z_t.flatten(1) - abar**0.5 * self.mu
-        noise = (1 - abar) ** 0.5 * torch.linalg.solve(covariance, centred.T).T.view_as(z_t)
-        return noise, {"estimate": tweedie(z_t, noise, abar)}
+        a, b = self.rates(t)
+        covariance = a**2 * self.s + b**2 * torch.eye(len(self.s), dtype=torch.float64)
+        centred = z_t.flatten(1) - a * self.mu
+        noise = b * torch.linalg.solve(covariance, centred.T).T.view_as(z_t)
+        return noise, {"estimate": tweedie(z_t, noise, Rates(a, b))}
 
     def maps(self, z_t: Tensor, t: int, context: Any, taps: Any) -> dict[str, Tensor]:
         return self.predict_noise(z_t, t, context)[1]
@@ -106,7 +108,7 @@ def estimates(
         model.encode(image),
         timesteps,
         names=[f"start {i}" for i in range(starts)],
-        context=torch.empty(0),
+        context={},
         taps=["estimate"],
         guide=guidance.bind(image, backbone),
         through_unet=guidance.through_unet,

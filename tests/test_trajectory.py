@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-from latentiqa.backbones.ldm import LatentDiffusion
+from latentiqa.backbones.process import Rates, RectifiedFlow, process_of
+from latentiqa.backbones.stable_diffusion import StableDiffusion
 from latentiqa.errors import ConfigError
 from latentiqa.noise import image_noise
 from latentiqa.trajectory import Timesteps, add_noise, ddim_sigma, ddim_step, trajectory, tweedie
@@ -34,7 +35,8 @@ def test_bad_timesteps_are_refused(arguments, message):
 
 def test_tweedie_undoes_the_noising_exactly():
     z0, noise = torch.randn(2, 4, 8, 8, dtype=torch.float64), torch.randn(2, 4, 8, 8).double()
-    torch.testing.assert_close(tweedie(add_noise(z0, noise, 0.3), noise, 0.3), z0)
+    for rates in (Rates(0.6, 0.8), Rates(0.3, 0.7)):
+        torch.testing.assert_close(tweedie(add_noise(z0, noise, rates), noise, rates), z0)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
@@ -45,7 +47,7 @@ def test_ddim_equals_diffusers_scheduler(micro_folder, tmp_path, eta, prediction
     config = folder / "scheduler" / "scheduler_config.json"
     changed = {"prediction_type": prediction_type, "steps_offset": 1}
     config.write_text(json.dumps(json.loads(config.read_text()) | changed))
-    model = LatentDiffusion.from_folder(folder)
+    model = StableDiffusion.from_folder(folder)
     scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
     scheduler.set_timesteps(10)
     values = scheduler.timesteps.tolist()
@@ -75,7 +77,7 @@ def test_ddim_equals_diffusers_scheduler(micro_folder, tmp_path, eta, prediction
     for i, t in enumerate(values[:-1]):
         torch.testing.assert_close(seen[i], z_t, atol=1e-5, rtol=1e-5)
         with torch.no_grad():
-            output = model.unet(z_t, t, encoder_hidden_states=context).sample
+            output = model.unet(z_t, t, **context).sample
         fresh = image_noise(names, values[i + 1], shape)
         z_t = scheduler.step(output, t, z_t, eta=eta, variance_noise=fresh if eta else None)[0]
     assert len(seen) == len(values) - 1
@@ -83,16 +85,59 @@ def test_ddim_equals_diffusers_scheduler(micro_folder, tmp_path, eta, prediction
 
 def test_with_the_true_noise_a_deterministic_step_stays_on_the_picture():
     z0, noise = torch.randn(1, 4, 8, 8).double(), torch.randn(1, 4, 8, 8).double()
-    z_t = add_noise(z0, noise, 0.2)
-    z_prev = ddim_step(tweedie(z_t, noise, 0.2), noise, 0.7)
-    torch.testing.assert_close(z_prev, add_noise(z0, noise, 0.7))
+    rates, rates_prev = Rates(0.3, 0.7), Rates(0.8, 0.2)
+    z_t = add_noise(z0, noise, rates)
+    z_prev = ddim_step(tweedie(z_t, noise, rates), noise, rates_prev)
+    torch.testing.assert_close(z_prev, add_noise(z0, noise, rates_prev))
 
 
 def test_eta_one_has_the_variance_of_ddpm():
     scheduler = DDIMScheduler()
-    abar = scheduler.alphas_cumprod
+    process = process_of(scheduler)
     expected = scheduler._get_variance(500, 400) ** 0.5
-    assert ddim_sigma(float(abar[500]), float(abar[400]), 1.0) == pytest.approx(float(expected))
+    sigma = ddim_sigma(process.rates(500), process.rates(400), 1.0)
+    assert sigma == pytest.approx(float(expected))
+
+
+FLOW = RectifiedFlow()
+DIFFUSION = process_of(DDIMScheduler())
+
+
+@pytest.mark.parametrize("process", [FLOW, DIFFUSION])
+def test_eta_one_has_the_variance_of_the_process_run_backwards(process):
+    """Of z_s given z_t and z_0: two Gaussians' precisions add up."""
+    rates, rates_prev = process.rates(500), process.rates(400)
+    shrunk = rates.signal / rates_prev.signal
+    fresh = rates.noise**2 - shrunk**2 * rates_prev.noise**2
+    expected = 1 / (1 / rates_prev.noise**2 + shrunk**2 / fresh)
+    assert ddim_sigma(rates, rates_prev, 1.0) ** 2 == pytest.approx(expected)
+    assert ddim_sigma(rates, rates_prev, 0.5) ** 2 == pytest.approx(expected / 4)
+
+
+@pytest.mark.parametrize("process", [FLOW, DIFFUSION])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_steps_and_ways_back_have_the_rates_of_their_timestep(process, eta):
+    """With the true noise and picture every step leads to ``a z_0 + b n``, n of variance 1."""
+    rates, rates_prev = process.rates(500), process.rates(400)
+    generator = torch.Generator().manual_seed(0)
+    e, fresh, back = torch.randn(3, 1, 1, 500, 500, generator=generator, dtype=torch.float64)
+    z0 = torch.ones_like(e)
+    sigma = ddim_sigma(rates, rates_prev, eta)
+    z_s = ddim_step(z0, e, rates_prev, sigma, fresh)
+    z_t = add_noise(z_s, back, rates.since(rates_prev))
+    for z, (signal, noise) in ((z_s, rates_prev), (z_t, rates)):
+        assert z.mean().item() == pytest.approx(signal, abs=0.01)
+        assert z.std().item() == pytest.approx(noise, rel=0.01)
+
+
+def test_a_step_of_a_flow_is_that_of_diffusers_scheduler():
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(sigmas=[0.9, 0.4])
+    z_t, v = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = scheduler.step(v, scheduler.timesteps[0], z_t)[0]
+    noise, rates = FLOW.noise(v, z_t, 900), FLOW.rates(900)
+    found = ddim_step(tweedie(z_t, noise, rates), noise, FLOW.rates(400))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def run(model, pictures, names, timesteps, **kwargs):
@@ -126,7 +171,7 @@ def test_a_corrected_estimate_moves_the_next_latents_by_sqrt_abar(tiny, pictures
     for move in (0.0, 0.25):
         run(tiny, image, names, Timesteps([80, 40, 10]), guide=guide(move))
     difference = seen[0.25, 40] - seen[0.0, 40]
-    expected = torch.full_like(difference, 0.25 * tiny.alpha_bar(40) ** 0.5)
+    expected = torch.full_like(difference, 0.25 * tiny.rates(40).signal)
     torch.testing.assert_close(difference, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -225,10 +270,11 @@ def test_a_step_made_twice_travels_back_in_between(tiny, pictures, eta):
     once = run(tiny, image, names, timesteps, guide=lambda step: step.z0)
     assert not torch.allclose(maps[80]["up.3.resnet.0"], once[80]["up.3.resnet.0"])
 
-    abar, abar_prev = tiny.alpha_bar(80), tiny.alpha_bar(40)
+    rates, rates_prev = tiny.rates(80), tiny.rates(40)
+    abar, abar_prev = rates.signal**2, rates_prev.signal**2
     _, z_t, z0, noise = seen[0]
     # Both noises together: what is left of the second latents without the first's mean.
-    sigma = ddim_sigma(abar, abar_prev, eta)
+    sigma = ddim_sigma(rates, rates_prev, eta)
     mean = abar_prev**0.5 * z0 + (1 - abar_prev - sigma**2) ** 0.5 * noise
     ratio = abar / abar_prev
     left = seen[1][1] - ratio**0.5 * mean

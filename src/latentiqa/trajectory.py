@@ -1,7 +1,8 @@
 """The guided denoising trajectory over a picture (LGDM, Saini et al., ICML 2025).
 
-The steps are DDIM's (Song, Meng and Ermon, ICLR 2021); how they are put together is our reading
-of the paper, whose body is silent on it.
+The steps are DDIM's (Song, Meng and Ermon, ICLR 2021), written with the rates of signal and noise
+of any process, ``z_t = a_t z_0 + b_t e``; how they are put together is our reading of the paper,
+whose body is silent on it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from latentiqa.backbones.process import Rates
 from latentiqa.errors import ConfigError
 from latentiqa.noise import image_noise
 
 if TYPE_CHECKING:
-    from latentiqa.backbones.ldm import LatentDiffusion
+    from latentiqa.backbones.ldm import Context, LatentDiffusion
 
 
 @dataclass(frozen=True)
@@ -74,66 +76,70 @@ class Step:
     Attributes:
         t: timestep, 0..999.
         z_t: noisy latents ``(B, C, h, w)``; they require a gradient in the ``score`` route.
-        noise: the U-Net's noise prediction, same shape.
+        noise: the denoiser's noise prediction, same shape.
         z0: Tweedie's estimate of the clean latents, same shape; in the ``score`` route it hangs
             on the graph from ``z_t``.
-        abar: cumulative alpha of ``t``.
-        abar_prev: cumulative alpha of the timestep gone to.
+        rates: of signal and noise in ``z_t``.
+        rates_prev: those of the timestep gone to.
     """
 
     t: int
     z_t: Tensor
     noise: Tensor
     z0: Tensor
-    abar: float
-    abar_prev: float
+    rates: Rates
+    rates_prev: Rates
 
     def as_estimate(self, move: Tensor) -> Tensor:
         """The move of the estimate that moves the next latents by ``move`` (DDIM, eq. 12)."""
-        return move / self.abar_prev**0.5
+        return move / self.rates_prev.signal
 
 
 Guide = Callable[[Step], Tensor]
 """What corrects a step: gets the step, returns the corrected clean-latent estimate."""
 
 
-def add_noise(z0: Tensor, noise: Tensor, abar: float | Tensor) -> Tensor:
-    """Noise clean latents: ``z_t = sqrt(abar) z_0 + sqrt(1 - abar) e`` (DDPM, eq. 4)."""
-    return abar**0.5 * z0 + (1 - abar) ** 0.5 * noise
+def add_noise(z0: Tensor, noise: Tensor, rates: Rates) -> Tensor:
+    """Noise clean latents: ``z_t = a_t z_0 + b_t e`` (DDPM, eq. 4)."""
+    return rates.signal * z0 + rates.noise * noise
 
 
-def tweedie(z_t: Tensor, noise: Tensor, abar: float) -> Tensor:
-    """Clean-latent estimate: ``z_{0|t} = (z_t - sqrt(1 - abar) e) / sqrt(abar)`` (DDIM, eq. 9)."""
-    return (z_t - (1 - abar) ** 0.5 * noise) / abar**0.5
+def tweedie(z_t: Tensor, noise: Tensor, rates: Rates) -> Tensor:
+    """Clean-latent estimate: ``z_{0|t} = (z_t - b_t e) / a_t`` (DDIM, eq. 9)."""
+    return (z_t - rates.noise * noise) / rates.signal
 
 
-def ddim_sigma(abar: float, abar_prev: float, eta: float) -> float:
-    """Standard deviation of the fresh noise of one step (DDIM, eq. 16)."""
-    return eta * ((1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev)) ** 0.5
+def ddim_sigma(rates: Rates, rates_prev: Rates, eta: float) -> float:
+    """Standard deviation of the fresh noise of one step (DDIM, eq. 16).
+
+    ``sigma = eta b_s b_{t|s} / b_t`` from t to s: for eta = 1 that of the process run backwards.
+    """
+    return eta * rates_prev.noise * rates.since(rates_prev).noise / rates.noise
 
 
 def ddim_step(
-    z0: Tensor, noise: Tensor, abar_prev: float, sigma: float = 0.0, fresh: Tensor | None = None
+    z0: Tensor, noise: Tensor, rates_prev: Rates, sigma: float = 0.0, fresh: Tensor | None = None
 ) -> Tensor:
     """Go to the previous timestep (DDIM, eq. 12).
 
-    ``z_prev = sqrt(abar_prev) z0 + sqrt(1 - abar_prev - sigma^2) e + sigma n``
+    ``z_s = a_s z0 + sqrt(b_s^2 - sigma^2) e + sigma n``; for a rectified flow and sigma = 0 it is
+    Euler's step.
 
     Args:
         z0: clean-latent estimate ``(B, C, h, w)``, corrected or not.
         noise: the predicted noise e, same shape.
-        abar_prev: cumulative alpha of the timestep gone to.
+        rates_prev: a_s and b_s of the timestep gone to.
         sigma: standard deviation of the fresh noise.
         fresh: the fresh noise n; needed where ``sigma > 0``.
 
     Returns:
         Latents at the previous timestep.
     """
-    z_prev = abar_prev**0.5 * z0 + (1 - abar_prev - sigma**2) ** 0.5 * noise
-    if sigma > 0:
-        assert fresh is not None
-        z_prev = z_prev + sigma * fresh
-    return z_prev
+    if sigma == 0:
+        return add_noise(z0, noise, rates_prev)
+    assert fresh is not None
+    kept = (rates_prev.noise**2 - sigma**2) ** 0.5
+    return rates_prev.signal * z0 + kept * noise + sigma * fresh
 
 
 def trajectory(
@@ -142,7 +148,7 @@ def trajectory(
     timesteps: Timesteps,
     *,
     names: Sequence[str],
-    context: Tensor,
+    context: Context,
     taps: Sequence[str],
     guide: Guide | None = None,
     through_unet: bool = False,
@@ -163,7 +169,7 @@ def trajectory(
         z0: the picture's scaled latents ``(B, C, h, w)``.
         timesteps: where the trajectory goes; it ends at the last one used.
         names: the pictures' names; with ``seed`` they fix the noise.
-        context: the prompt's hidden states ``(B, 77, D)``.
+        context: what conditions the denoiser, of ``backbone.context``.
         taps: exact layer addresses.
         guide: corrects the clean-latent estimate of each step, or none.
         through_unet: keep the graph from ``z_t`` to the estimate for a guide of the ``score``
@@ -176,7 +182,7 @@ def trajectory(
     Yields:
         timestep, address -> map ``(B, C, h, w)``.
     """
-    abar = backbone.alpha_bar
+    rates = backbone.rates
 
     def noise_for(t: int, use: str = "") -> Tensor:
         drawn = [name + use for name in names]
@@ -186,26 +192,27 @@ def trajectory(
     path = timesteps.values[: timesteps.values.index(timesteps.used[-1]) + 1]
     if guide is not None:
         z0 = z0.detach()
-    z_t = add_noise(z0, noise_for(path[0]), abar(path[0]))
+    z_t = add_noise(z0, noise_for(path[0]), rates(path[0]))
     for t, t_prev in pairwise(path):
         for remaining in reversed(range(passes(t))):
             with torch.set_grad_enabled(keep_graph):
                 if guide is not None:
                     z_t.requires_grad_(through_unet)
                 noise, maps = backbone.predict_noise(z_t, t, context, taps)
-                z0_t = tweedie(z_t, noise, abar(t))
+                z0_t = tweedie(z_t, noise, rates(t))
             if remaining == 0:
                 if guide is not None:
                     maps = {address: value.detach() for address, value in maps.items()}
                 yield t, maps
             if guide is not None:
                 with torch.no_grad():
-                    z0_t = guide(Step(t, z_t, noise, z0_t, abar(t), abar(t_prev))).detach()
+                    z0_t = guide(Step(t, z_t, noise, z0_t, rates(t), rates(t_prev))).detach()
                 noise = noise.detach()
             use = f"/{remaining} more" if remaining else ""
-            sigma = ddim_sigma(abar(t), abar(t_prev), timesteps.eta)
+            sigma = ddim_sigma(rates(t), rates(t_prev), timesteps.eta)
             fresh = noise_for(t_prev, use) if sigma > 0 else None
-            z_t = ddim_step(z0_t, noise, abar(t_prev), sigma, fresh)
+            z_t = ddim_step(z0_t, noise, rates(t_prev), sigma, fresh)
             if remaining:
-                z_t = add_noise(z_t, noise_for(t, f"{use}, back"), abar(t) / abar(t_prev))
+                back = rates(t).since(rates(t_prev))
+                z_t = add_noise(z_t, noise_for(t, f"{use}, back"), back)
     yield path[-1], backbone.maps(z_t, path[-1], context, taps)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline
 
-from latentiqa.backbones.ldm import LatentDiffusion
+from latentiqa.backbones.stable_diffusion import StableDiffusion
 from latentiqa.errors import ConfigError
 
 
@@ -20,7 +20,7 @@ def pipeline(micro_folder):
 
 @pytest.fixture(scope="module")
 def micro(micro_folder):
-    return LatentDiffusion.from_folder(micro_folder)
+    return StableDiffusion.from_folder(micro_folder)
 
 
 def test_encoding_is_the_scaled_mode_of_the_vae(micro, pipeline, pictures):
@@ -46,14 +46,16 @@ def test_decoding_is_the_pipelines(micro, pipeline, pictures):
 @pytest.mark.parametrize("prompt", ["", "a sharp photo, good quality"])
 def test_context_is_the_pipelines_prompt_embedding(micro, pipeline, prompt):
     expected, _ = pipeline.encode_prompt(prompt, "cpu", 1, False)
-    torch.testing.assert_close(micro.context(prompt, 3), expected.expand(3, -1, -1))
+    context = micro.context(prompt, 3)
+    assert list(context) == ["encoder_hidden_states"]
+    torch.testing.assert_close(context["encoder_hidden_states"], expected.expand(3, -1, -1))
 
 
 def test_noise_of_an_epsilon_model_is_its_output(micro, pipeline):
     z_t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     context = micro.context("", 2)
     with torch.no_grad():
-        expected = pipeline.unet(z_t, 37, encoder_hidden_states=context).sample
+        expected = pipeline.unet(z_t, 37, **context).sample
         noise, _ = micro.predict_noise(z_t, 37, context)
     assert torch.equal(noise, expected)
 
@@ -65,23 +67,23 @@ def test_noise_of_a_v_model_agrees_with_diffusers_own_scheduler(micro_folder, tm
     config.write_text(
         json.dumps(json.loads(config.read_text()) | {"prediction_type": "v_prediction"})
     )
-    model = LatentDiffusion.from_folder(folder)
+    model = StableDiffusion.from_folder(folder)
     z_t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         noise, _ = model.predict_noise(z_t, 401, model.context(""))
-        output = model.unet(z_t, 401, encoder_hidden_states=model.context("")).sample
+        output = model.unet(z_t, 401, **model.context("")).sample
     scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
     scheduler.set_timesteps(10)
     step = scheduler.step(output, 401, z_t)
-    abar = model.alpha_bar(401)
-    z0 = (z_t - (1 - abar) ** 0.5 * noise) / abar**0.5
+    rates = model.rates(401)
+    z0 = (z_t - rates.noise * noise) / rates.signal
     torch.testing.assert_close(z0, step.pred_original_sample, atol=1e-5, rtol=1e-5)
 
 
 def test_other_prediction_types_are_refused(micro):
     scheduler = DDIMScheduler(prediction_type="sample")
     with pytest.raises(ConfigError, match="prediction_type='sample'"):
-        LatentDiffusion(micro.vae, micro.unet, micro.text_encoder, micro.tokenizer, scheduler)
+        StableDiffusion(**micro.parts(), scheduler=scheduler)
 
 
 def test_it_is_frozen_and_stays_in_evaluation_mode(micro):
@@ -100,7 +102,7 @@ def test_a_tiny_autoencoder_serves_as_vae(micro_folder, tmp_path, pictures):
         num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4,
     ).eval()  # fmt: skip
     taesd.save_pretrained(folder / "vae")
-    model = LatentDiffusion.from_folder(folder)
+    model = StableDiffusion.from_folder(folder)
     with torch.no_grad():
         latents = model.encode(pictures[0])
         torch.testing.assert_close(latents, taesd.encode(pictures[0] * 2 - 1).latents)
@@ -114,13 +116,13 @@ def test_an_unknown_vae_class_is_named(micro_folder, tmp_path):
     folder = tmp_path / "vq"
     shutil.copytree(micro_folder, folder)
     config = folder / "vae" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"_class_name": "VQModel"}))
-    with pytest.raises(ConfigError, match=r"config.json: class 'VQModel' is not supported"):
-        LatentDiffusion.from_folder(folder)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"_class_name": "AutoencoderDC"}))
+    with pytest.raises(ConfigError, match=r"config.json: class 'AutoencoderDC' is not supported"):
+        StableDiffusion.from_folder(folder)
 
 
 def test_lower_precision_weights_give_results_in_the_inputs_dtype(micro_folder, pictures):
-    model = LatentDiffusion.from_folder(micro_folder, dtype=torch.bfloat16)
+    model = StableDiffusion.from_folder(micro_folder, dtype=torch.bfloat16)
     latents = model.encode(pictures[0])
     noise, maps = model.predict_noise(latents, 10, model.context("", 8), ["mid.attn.0"])
     assert latents.dtype == noise.dtype == model.decode(latents).dtype == torch.float32

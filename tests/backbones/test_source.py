@@ -6,12 +6,16 @@ import shutil
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from huggingface_hub.errors import GatedRepoError
+from pipelines import write_pipeline
 
 from latentiqa.backbones.source import BackboneSource
 from latentiqa.backbones.tiny_random import tiny_random_folder
 from latentiqa.errors import ConfigError, LatentiqaError
+from latentiqa.hashing import digest, file_digest
 
 HUB = "owner/model"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.mark.parametrize(
@@ -73,6 +77,24 @@ def test_the_identity_follows_the_weights(micro_folder, tmp_path):
     assert BackboneSource("x", str(folder)).load().identity != identity
 
 
+def test_features_of_stable_diffusion_keep_their_address(micro_folder):
+    """The files that an identity is made of, and their order: stores on disk depend on it."""
+    names = [
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/merges.txt",
+        "tokenizer/tokenizer_config.json",
+        "tokenizer/vocab.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ]
+    expected = f"x@{digest([file_digest(micro_folder / name) for name in names])}"
+    assert BackboneSource("x", str(micro_folder)).load().identity == expected
+
+
 def test_a_missing_file_is_named(micro_folder, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(micro_folder, folder)
@@ -93,19 +115,76 @@ def test_a_truncated_file_is_an_error_of_ours(micro_folder, tmp_path):
 @pytest.fixture
 def hub_cache(micro_folder, tmp_path, monkeypatch):
     """A hub cache that holds the micro pipeline as owner/model, laid out as the hub's own."""
-    commit = "0123456789abcdef0123456789abcdef01234567"
     repo = tmp_path / "hub" / "models--owner--model"
-    shutil.copytree(micro_folder, repo / "snapshots" / commit)
+    shutil.copytree(micro_folder, repo / "snapshots" / COMMIT)
     (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text(commit)
+    (repo / "refs" / "main").write_text(COMMIT)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    return commit
+    return COMMIT
 
 
 def test_a_hub_id_loads_from_the_cache_with_its_commit_as_identity(hub_cache, tmp_path):
     source = BackboneSource("sd", HUB, revision="main", resolution=64)
     assert source.is_present()
     assert source.load().identity == f"{HUB}@{hub_cache}"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty hub cache, and a hub that has what lies in the folder; requests are noted."""
+    published, asked = tmp_path / "published", []
+    snapshot = tmp_path / "cache" / "models--owner--model" / "snapshots" / COMMIT
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+
+    def download(source, *, revision, allow_patterns):
+        asked.append((source, revision, allow_patterns))
+        for path in (path for name in allow_patterns for path in published.glob(name)):
+            target = snapshot / path.relative_to(published)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+        refs = snapshot.parents[1] / "refs"
+        refs.mkdir(exist_ok=True)
+        (refs / "main").write_text(COMMIT)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    return published, snapshot, asked
+
+
+def test_only_what_loading_needs_is_downloaded_and_shards_as_their_index_says(hub, caplog):
+    published, snapshot, asked = hub
+    pipe = write_pipeline("flux", published)
+    shutil.rmtree(published / "transformer")
+    pipe.transformer.save_pretrained(published / "transformer", max_shard_size="20KB")
+    extras = "vae/diffusion_pytorch_model.fp16.safetensors", "flux1-dev.safetensors"
+    for extra in extras:
+        (published / extra).write_bytes(b"large")
+    source = BackboneSource("flux", HUB, revision="main", download_gb=33.8)
+    with caplog.at_level(logging.WARNING):
+        model = source.load()
+    assert model.identity == f"{HUB}@{COMMIT}"
+    assert caplog.text.count("about 33.8 GB") == 1
+    assert asked[0] == (HUB, "main", ["model_index.json"])
+    assert len(asked) == 3
+    found = {str(path.relative_to(snapshot)) for path in snapshot.rglob("*") if path.is_file()}
+    there = {str(path.relative_to(published)) for path in published.rglob("*") if path.is_file()}
+    assert there - found == set(extras)
+    assert source.is_present()
+    source.load()
+    assert len(asked) == 3  # what is here is not asked for again
+    (snapshot / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    assert not source.is_present()
+
+
+def test_a_gated_model_tells_what_to_do(monkeypatch):
+    def refuse(*_args, **_options):
+        raise GatedRepoError.__new__(GatedRepoError, "403")  # without a response to show
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(
+        LatentiqaError, match=r"accept its terms at https://huggingface.co/owner/ab"
+    ):
+        BackboneSource("sd", "owner/absent").load()
 
 
 def test_a_download_is_said_with_its_size_and_a_failing_one_tells_the_way_out(caplog):

@@ -76,7 +76,7 @@ def test_taps_change_nothing_and_leave_nothing(tiny, latents):
 
 def test_hooks_are_removed_when_the_pass_fails(tiny, latents):
     with pytest.raises(RuntimeError):
-        tiny.maps(latents, 50, torch.zeros(2, 77, 3), ["up.0.resnet.0"])
+        tiny.maps(latents, 50, {"encoder_hidden_states": torch.zeros(2, 77, 3)}, ["up.0.resnet.0"])
     assert n_hooks(tiny.unet) == 0
 
 

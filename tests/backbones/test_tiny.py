@@ -8,6 +8,7 @@ from diffusers import StableDiffusionPipeline
 
 from latentiqa.backbones.source import BackboneSource
 from latentiqa.data.captions import corpus
+from latentiqa.trajectory import add_noise
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,7 @@ def test_it_tells_noise_from_picture(trained):
         noise = torch.randn(z0.shape, generator=torch.Generator().manual_seed(0))
         context = trained.context("")
         for t, limit in ((100, 0.6), (500, 0.15), (800, 0.05)):
-            abar = trained.alpha_bar(t)
-            z_t = abar**0.5 * z0 + (1 - abar) ** 0.5 * noise
+            z_t = add_noise(z0, noise, trained.rates(t))
             error = (trained.predict_noise(z_t, t, context)[0] - noise).square().mean()
             assert error < limit, (t, error)
 

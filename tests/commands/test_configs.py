@@ -148,7 +148,8 @@ def check_guidance(config: Any, choice: str, _folder: Any) -> None:
 
 
 def check_perceptual(config: Any, choice: str, _folder: Any) -> None:
-    names = {"none": "NoneType", "sd": "BackboneFeatures", "nss": "NSS"}
+    names = {"none": "NoneType", "nss": "NSS"}
+    names |= dict.fromkeys(("sd", "blocks"), "BackboneFeatures")
     names |= {"lpips": "LPIPSFeatures", "efficientnet": "EfficientNetFeatures"}
     names |= {"dists": "DISTSFeatures", "clip": "CLIPFeatures", "dinov2": "DINOv2Features"}
     names |= dict.fromkeys(("arniqa", "contrique", "reiqa"), "ResNetFeatures")

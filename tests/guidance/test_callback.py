@@ -13,7 +13,7 @@ from diffusers import (
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from PIL import Image
 
-from latentiqa.backbones.ldm import LatentDiffusion
+from latentiqa.backbones.stable_diffusion import StableDiffusion
 from latentiqa.backbones.tiny_random import tiny_random_folder
 from latentiqa.errors import ConfigError
 from latentiqa.guidance import DPS, PMG, StepSize
@@ -60,10 +60,11 @@ def test_it_guides_as_the_trajectory_does(pipe, image, psi):
     values = pipe.scheduler.timesteps.tolist()
     size = StepSize(0.1, window=[values[1], 0])
     pmg = PMG(psi, measurement=size, perceptual=size)
-    model = LatentDiffusion(pipe.vae, pipe.unet, pipe.text_encoder, pipe.tokenizer, pipe.scheduler)
+    parts = {name: getattr(pipe, name) for name in StableDiffusion.PARTS}
+    model = StableDiffusion(**parts, scheduler=pipe.scheduler)
     z0 = model.encode(image)
     noise = image_noise(names, values[0], z0.shape[1:], dtype=z0.dtype)
-    start = add_noise(z0, noise, model.alpha_bar(values[0]))
+    start = add_noise(z0, noise, model.rates(values[0]))
 
     expected = []
     guide = pmg.bind(image, model)

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderTiny
 from miniatures import micro_tiny
 
-from latentiqa.backbones.ldm import LatentDiffusion
+from latentiqa.backbones.stable_diffusion import StableDiffusion
 from latentiqa.errors import ConfigError
 from latentiqa.guidance import DPS, MPGD, PMG, Decoder, StepSize
 from latentiqa.perceptual.sd import BackboneFeatures
@@ -25,15 +25,15 @@ SD = BackboneFeatures()
 
 def make_step(model, image, through_unet=False) -> Step:
     generator = torch.Generator().manual_seed(0)
-    abar = model.alpha_bar(T)
+    rates = model.rates(T)
     with torch.no_grad():
         z0 = model.encode(image)
         noise = torch.randn(z0.shape, generator=generator).to(z0.dtype)
-        z_t = add_noise(z0, noise, abar)
+        z_t = add_noise(z0, noise, rates)
     with torch.set_grad_enabled(through_unet):
         z_t.requires_grad_(through_unet)
         noise, _ = model.predict_noise(z_t, T, model.context("", len(z_t)))
-        return Step(T, z_t, noise, tweedie(z_t, noise, abar), abar, model.alpha_bar(T_PREV))
+        return Step(T, z_t, noise, tweedie(z_t, noise, rates), rates, model.rates(T_PREV))
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def image():
 
 @pytest.fixture
 def model(micro_folder):
-    return LatentDiffusion.from_folder(micro_folder)
+    return StableDiffusion.from_folder(micro_folder)
 
 
 def test_the_defaults_give_the_same_bits_as_ever(model, image):

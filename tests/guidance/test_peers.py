@@ -23,20 +23,20 @@ def image():
 
 def make_step(model, image) -> Step:
     """A step with the graph from z_t."""
-    abar = model.alpha_bar(T)
+    rates = model.rates(T)
     with torch.no_grad():
         z0 = model.encode(image)
         noise = torch.randn(z0.shape, generator=torch.Generator().manual_seed(0)).double()
-        z_t = add_noise(z0, noise, abar)
+        z_t = add_noise(z0, noise, rates)
     noise, _ = model.predict_noise(z_t.requires_grad_(), T, model.context("", len(z_t)))
-    return Step(T, z_t, noise, tweedie(z_t, noise, abar), abar, model.alpha_bar(T_PREV))
+    return Step(T, z_t, noise, tweedie(z_t, noise, rates), rates, model.rates(T_PREV))
 
 
 def moves(guidance, model, image):
     """How far the estimate is moved, and with it the next latents."""
     step = make_step(model, image)
     move = step.z0.detach() - guidance.bind(image, model)(step).detach()
-    return move, move * model.alpha_bar(T_PREV) ** 0.5
+    return move, move * model.rates(T_PREV).signal
 
 
 def norm(x):

@@ -22,7 +22,7 @@ def setting(micro64):
     image = torch.rand(2, 3, 64, 64, generator=generator, dtype=torch.float64)
     noise = torch.randn(2, 4, 8, 8, generator=generator, dtype=torch.float64)
     with torch.no_grad():
-        z_t = add_noise(micro64.encode(image), noise, micro64.alpha_bar(T))
+        z_t = add_noise(micro64.encode(image), noise, micro64.rates(T))
     return micro64, image, z_t
 
 
@@ -30,8 +30,8 @@ def make_step(model, z_t, through_unet) -> Step:
     with torch.set_grad_enabled(through_unet):
         z_t = z_t.detach().requires_grad_(through_unet)
         noise, _ = model.predict_noise(z_t, T, model.context("", len(z_t)))
-        abar = model.alpha_bar(T)
-        return Step(T, z_t, noise, tweedie(z_t, noise, abar), abar, model.alpha_bar(T_PREV))
+        rates = model.rates(T)
+        return Step(T, z_t, noise, tweedie(z_t, noise, rates), rates, model.rates(T_PREV))
 
 
 def value_of_term(kind, model, image, z0, psi):

@@ -30,7 +30,7 @@ def unguided(model):
 def test_the_noise_predictor_is_exact(model):
     """Tweedie's estimate is the mean of z_0 given z_t, by the formula of conditional Gaussians."""
     z_t = torch.randn(3, *LATENTS, generator=torch.Generator().manual_seed(0)).double()
-    abar = model.alpha_bar(500)
+    abar = model.rates(500).signal ** 2
     covariance = abar * model.s + (1 - abar) * torch.eye(16)
     centred = z_t.flatten(1) - abar**0.5 * model.mu
     expected = model.mu + abar**0.5 * centred @ torch.linalg.inv(covariance) @ model.s

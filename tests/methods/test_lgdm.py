@@ -76,14 +76,14 @@ def test_hyperfeatures_are_the_pooled_maps(tiny, pictures):
 
     with torch.no_grad():
         z0 = tiny.encode(image)
-        z_t = add_noise(z0, image_noise(names, 20, z0.shape[1:]), tiny.alpha_bar(20))
+        z_t = add_noise(z0, image_noise(names, 20, z0.shape[1:]), tiny.rates(20))
         maps = []
         hook = (
             tiny.unet.up_blocks[2]
             .resnets[1]
             .register_forward_hook(lambda *arguments: maps.append(arguments[2]))
         )
-        tiny.unet(z_t, 20, encoder_hidden_states=tiny.context("", 8))
+        tiny.unet(z_t, 20, **tiny.context("", 8))
         hook.remove()
     flat = maps[0].flatten(2)
     torch.testing.assert_close(features["20/up.2.resnet.1/mean"], flat.mean(2))

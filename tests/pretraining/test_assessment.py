@@ -6,6 +6,7 @@ import torch
 from miniatures import write_image
 
 from latentiqa.backbones.ldm import LatentDiffusion
+from latentiqa.backbones.process import Rates
 from latentiqa.data.captions import (
     CLEAN,
     WORDS,
@@ -60,15 +61,15 @@ class Reader:
         self.z0 = crops.z0  # one batch
         self.expected = expected
 
-    def alpha_bar(self, t: int) -> float:
-        return 0.36
+    def rates(self, t: int) -> Rates:
+        return Rates(0.6, 0.8)
 
-    def context(self, prompt: str) -> torch.Tensor:
-        return torch.tensor([[[float(prompt in self.expected)]]])
+    def context(self, prompt: str) -> dict[str, torch.Tensor]:
+        return {"encoder_hidden_states": torch.tensor([[[float(prompt in self.expected)]]])}
 
     def predict_noise(self, z_t, t, context):
         noise = (z_t - 0.6 * self.z0) / 0.8
-        return noise * context.view(-1, 1, 1, 1), {}
+        return noise * context["encoder_hidden_states"].view(-1, 1, 1, 1), {}
 
 
 def test_the_middle_of_a_picture():
@@ -114,17 +115,17 @@ def test_crops_that_are_degraded_already_are_refused(photos, micro64):
 def test_errors_are_those_of_the_formula(micro64, crops, prediction_type):
     model = micro64
     if prediction_type == "v_prediction":
-        model.prediction_type = prediction_type
+        model.process.prediction_type = prediction_type
     captions = ["", "a noisy photo", "a blurry photo", "", "x"]
     found = denoising_errors(model, crops, captions, [10, 700], seed=3, batch_size=2)
     assert found.shape == (5, 2)
     for i, (name, text) in enumerate(zip(crops.names, captions, strict=True)):
         for j, t in enumerate([10, 700]):
             e = image_noise([name], t, (4, 8, 8), seed=3, dtype=torch.float64)
-            abar = model.alphas_cumprod[t]
+            abar = model.scheduler.alphas_cumprod[t].double()
             z_t = abar.sqrt() * crops.z0[i : i + 1] + (1 - abar).sqrt() * e
             with torch.no_grad():
-                output = model.unet(z_t, t, encoder_hidden_states=model.context(text)).sample
+                output = model.unet(z_t, t, **model.context(text)).sample
             error = (output - e).square().mean()
             if prediction_type == "v_prediction":
                 # An error of v is one of the noise, sqrt(abar) times.
@@ -146,7 +147,8 @@ def test_the_best_multiple_of_the_noisy_latents(power):
         z_t = abar**0.5 * power**0.5 * z0 + (1 - abar) ** 0.5 * e
         c = (e @ z_t) / (z_t @ z_t)
         residual = (e - c * z_t).square().mean().item()
-        assert linear_loss(abar, power) == pytest.approx(residual, rel=0.01)
+        rates = Rates(abar**0.5, (1 - abar) ** 0.5)
+        assert linear_loss(rates, power) == pytest.approx(residual, rel=0.01)
 
 
 def test_the_control_is_random_but_for_the_autoencoder(micro64):
@@ -156,8 +158,7 @@ def test_the_control_is_random_but_for_the_autoencoder(micro64):
     assert torch.equal(torch.get_rng_state(), state)
     assert control.vae is micro64.vae
     assert control.dtype == torch.float64
-    assert torch.equal(control.alphas_cumprod, micro64.alphas_cumprod)
-    assert control.prediction_type == micro64.prediction_type
+    assert control.scheduler is micro64.scheduler
     assert control.identity != micro64.identity
     assert not any(p.requires_grad for p in control.parameters())
     after = micro64.state_dict()
@@ -166,7 +167,8 @@ def test_the_control_is_random_but_for_the_autoencoder(micro64):
     for part in ("unet.conv_in.weight", "unet.conv_out.weight"):
         assert drawn[part].shape == before[part].shape
         assert not torch.equal(drawn[part], before[part])
-    assert not torch.equal(control.context("a photo"), micro64.context("a photo"))
+    states, own = (m.context("a photo")["encoder_hidden_states"] for m in (control, micro64))
+    assert not torch.equal(states, own)
     same, other = (reinitialised(micro64, seed).state_dict() for seed in (1, 2))
     assert all(torch.equal(same[name], value) for name, value in drawn.items())
     assert not torch.equal(other["unet.conv_in.weight"], drawn["unet.conv_in.weight"])

@@ -1,8 +1,9 @@
-"""Layer addresses of a diffusers U-Net, as a person would say them: ``up.1.resnet.2``.
+"""Layer addresses of a denoiser of diffusers, as a person would say them: ``up.1.resnet.2``.
 
-An address is ``<stage>.<block>.<kind>.<index>`` for the down and up paths and
+In a U-Net an address is ``<stage>.<block>.<kind>.<index>`` for the down and up paths and
 ``mid.<kind>.<index>`` for the middle. Kinds: ``resnet``, ``attn``, ``downsample``, ``upsample``.
-Groups are written as globs: ``up.*.resnet.*``.
+In a transformer it is ``block.<index>``, and ``single.<index>`` for FLUX's blocks of one stream,
+which follow. Groups are written as globs: ``up.*.resnet.*``.
 """
 
 from __future__ import annotations
@@ -42,19 +43,21 @@ class Layers:
                 "['up.*.resnet.*']."
             )
         for pattern in patterns:
-            if pattern.split(".")[0] not in {"down", "mid", "up", "*"}:
+            if pattern.split(".")[0] not in {"down", "mid", "up", "block", "single", "*"}:
                 raise ConfigError(
-                    f"layers: {pattern!r} names no stage of a U-Net; an address begins "
-                    "with down, mid or up, for example 'up.1.resnet.2' or 'mid.attn.*'."
+                    f"layers: {pattern!r} names no stage; an address begins with down, mid or up "
+                    "in a U-Net, for example 'up.1.resnet.2' or 'mid.attn.*', and with block or "
+                    "single in a transformer, for example 'block.7'."
                 )
         object.__setattr__(self, "patterns", tuple(patterns))
 
 
-def layer_modules(unet: Any) -> dict[str, nn.Module]:
-    """Name every layer of a ``UNet2DConditionModel``, in the order of their execution.
+def layer_modules(denoiser: Any) -> dict[str, nn.Module]:
+    """Name every layer of a U-Net or a transformer, in the order of their execution.
 
     Args:
-        unet: the model; only ``down_blocks``, ``mid_block`` and ``up_blocks`` are looked at.
+        denoiser: the model; only ``down_blocks``, ``mid_block`` and ``up_blocks`` are looked at,
+            or ``transformer_blocks`` and ``single_transformer_blocks``.
 
     Returns:
         address -> module.
@@ -74,40 +77,52 @@ def layer_modules(unet: Any) -> dict[str, nn.Module]:
             for i, module in enumerate(getattr(block, f"{kind}rs", None) or []):
                 layers[f"{prefix}.{kind}.{i}"] = module
 
-    for i, block in enumerate(unet.down_blocks):
+    if is_transformer(denoiser):
+        layers |= {f"block.{i}": block for i, block in enumerate(denoiser.transformer_blocks)}
+        singles = getattr(denoiser, "single_transformer_blocks", [])
+        return layers | {f"single.{i}": block for i, block in enumerate(singles)}
+    for i, block in enumerate(denoiser.down_blocks):
         add(f"down.{i}", block)
-    if unet.mid_block is not None:
-        add("mid", unet.mid_block)
-    for i, block in enumerate(unet.up_blocks):
+    if denoiser.mid_block is not None:
+        add("mid", denoiser.mid_block)
+    for i, block in enumerate(denoiser.up_blocks):
         add(f"up.{i}", block)
     return layers
 
 
-def expand(patterns: Sequence[str], unet: Any) -> list[str]:
-    """Expand addresses and globs to the addresses of one U-Net, in the order of their execution.
+def is_transformer(denoiser: Any) -> bool:
+    """Whether a denoiser is a stack of transformer blocks rather than a U-Net."""
+    return hasattr(denoiser, "transformer_blocks")
+
+
+def expand(patterns: Sequence[str], denoiser: Any) -> list[str]:
+    """Expand addresses and globs to those of one denoiser, in the order of their execution.
 
     Args:
         patterns: addresses or globs.
-        unet: the model that they are meant for.
+        denoiser: the model that they are meant for.
 
     Returns:
         Addresses without repetition.
 
     Raises:
-        ConfigError: a pattern matches no layer of this U-Net.
+        ConfigError: a pattern matches no layer of this model.
     """
-    known = list(layer_modules(unet))
+    known = list(layer_modules(denoiser))
     for pattern in patterns:
         if not any(fnmatchcase(address, pattern) for address in known):
             raise ConfigError(
-                f"layers: {pattern!r} matches no layer of this U-Net; it has {', '.join(known)}."
+                f"layers: {pattern!r} matches no layer of this {type(denoiser).__name__}; it has "
+                f"{', '.join(known)}."
             )
     return [a for a in known if any(fnmatchcase(a, pattern) for pattern in patterns)]
 
 
 def layer_channels(module: nn.Module) -> int:
-    """Number of channels of the map that a layer puts out."""
-    channels = getattr(module, "out_channels", None) or getattr(module, "in_channels", None)
+    """Number of channels of the map that a U-Net's layer puts out."""
+    # An Attention, which an unconditional U-Net has in place of a transformer, says out_dim.
+    told = (getattr(module, name, None) for name in ("out_channels", "in_channels", "out_dim"))
+    channels = next((value for value in told if value), None)
     if not isinstance(channels, int):
         raise ConfigError(f"{type(module).__name__}: its number of output channels is not known.")
     return channels

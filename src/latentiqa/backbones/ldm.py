@@ -4,71 +4,84 @@ from __future__ import annotations
 
 import functools
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
     DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
     StableDiffusionPipeline,
-    UNet2DConditionModel,
+    VQModel,
 )
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from latentiqa.backbones.addresses import expand, layer_channels, layer_modules
+from latentiqa.backbones.addresses import expand, is_transformer, layer_channels, layer_modules
+from latentiqa.backbones.layout import read_index
+from latentiqa.backbones.process import Rates, process_of
 from latentiqa.backbones.taps import tapped_forward
 from latentiqa.errors import ConfigError
 
+AUTOENCODERS = (AutoencoderKL, AutoencoderTiny, VQModel)
 
-class LatentDiffusion(nn.Module):
-    """VAE, denoising U-Net, text encoder and noise schedule, all frozen.
+FORMERLY = {"Transformer2DModel": "PixArtTransformer2DModel"}
+"""Names that folders of older versions of diffusers have for a class."""
+
+Context = dict[str, Tensor]
+"""What conditions a denoiser, each tensor ``(B, ...)``: by diffusers' names of the arguments.
+
+``encoder_hidden_states``, the tokens of the prompt, are there wherever there is a text encoder;
+``context | {"encoder_hidden_states": learnt}`` puts others in their place.
+"""
+
+
+class LatentDiffusion(nn.Module, ABC):
+    """Autoencoder, denoiser, text encoders and noise schedule, all frozen.
 
     It speaks the house's conventions (images in [0, 1], scaled latents, noise predictions) and
-    keeps each model's own (value range, latent scale, epsilon or v prediction) to itself.
+    keeps each model's own (value range, latent scale, what it predicts, how it is told the
+    prompt) to itself. A family of models is a subclass that says how a prompt is encoded and how
+    its denoiser is called.
 
     Args:
-        vae: maps images in [-1, 1] to latents and back.
-        unet: predicts the noise (or v) of a noisy latent.
-        text_encoder: CLIP text model whose hidden states condition the U-Net.
-        tokenizer: its tokenizer.
-        scheduler: read for ``alphas_cumprod`` and the prediction type only.
+        scheduler: one of diffusers'; read for its noise schedule and the prediction type only.
         identity: names the weights beyond doubt (hub id and commit, or content hash).
+        **parts: the models and tokenizers in `PARTS`.
 
     Raises:
-        ConfigError: the prediction type is neither ``epsilon`` nor ``v_prediction``.
+        ConfigError: parts are missing or too many, or the denoiser predicts something unknown.
+
+    Attributes:
+        PARTS: the parts by their names in diffusers' pipeline, with the class of each.
+        OPTIONAL: those that may be ``None``.
+        DENOISER: which of them denoises.
     """
 
-    alphas_cumprod: Tensor
+    PARTS: ClassVar[dict[str, Any]]
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset()
+    DENOISER: ClassVar[str] = "unet"
 
-    def __init__(
-        self,
-        vae: AutoencoderKL | AutoencoderTiny,
-        unet: UNet2DConditionModel,
-        text_encoder: CLIPTextModel,
-        tokenizer: CLIPTokenizer,
-        scheduler: Any,
-        identity: str = "unnamed",
-    ) -> None:
+    # Any: diffusers types what a model returns as a union with a tuple, its config as a dict.
+    vae: Any
+
+    def __init__(self, *, scheduler: Any, identity: str = "unnamed", **parts: Any) -> None:
         super().__init__()
-        # Any: diffusers types what a model returns as a union with a tuple, its config as a dict.
-        self.vae: Any = vae
-        self.unet: Any = unet
-        self.text_encoder = text_encoder
-        self.tokenizer = tokenizer
-        self.prediction_type = scheduler.config.prediction_type
-        self.identity = identity
-        if self.prediction_type not in {"epsilon", "v_prediction"}:
+        if parts.keys() != self.PARTS.keys():
             raise ConfigError(
-                f"scheduler.prediction_type={self.prediction_type!r}: expected 'epsilon' or "
-                "'v_prediction'."
+                f"{type(self).__name__}: got {', '.join(parts)}; expected {', '.join(self.PARTS)}."
             )
-        self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.double(), persistent=False)
-        self._contexts: dict[str, Tensor] = {}
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.scheduler = scheduler
+        self.process = process_of(scheduler)
+        self.identity = identity
+        self._contexts: dict[tuple[str, torch.device, torch.dtype], Context] = {}
         self.requires_grad_(False)
         self.eval()
 
@@ -80,51 +93,67 @@ class LatentDiffusion(nn.Module):
         variant: str | None = None,
         dtype: torch.dtype = torch.float32,
         identity: str = "unnamed",
-    ) -> LatentDiffusion:
+    ) -> Self:
         """Load a folder in diffusers' pipeline format; safetensors only, no remote code.
 
         Args:
-            folder: holds ``vae/ unet/ text_encoder/ tokenizer/ scheduler/``.
+            folder: holds ``model_index.json``, ``scheduler/`` and a folder for each part.
             variant: file name variant of the weights, for example ``fp16``.
             dtype: floating-point type of the weights.
             identity: see the class.
+
+        Raises:
+            ConfigError: a part is of another class than this family's.
         """
         folder = Path(folder)
-        weights: dict[str, Any] = {
-            "variant": variant,
-            "use_safetensors": True,
-            "local_files_only": True,
-        }
-        return cls(
-            load_autoencoder(folder / "vae", torch_dtype=dtype, **weights),
-            UNet2DConditionModel.from_pretrained(
-                folder, subfolder="unet", torch_dtype=dtype, **weights
-            ),
-            CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=dtype, **weights),
-            CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True),
-            DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True),
-            identity=identity,
-        )
+        _, classes = read_index(folder)
+        parts = {}
+        for name, kind in cls.PARTS.items():
+            if name in cls.OPTIONAL and classes.get(name) is None:
+                parts[name] = None
+            else:
+                _check_class(folder, name, classes.get(name), kind)
+                parts[name] = _load_part(kind, folder / name, variant, dtype)
+        return cls(**parts, scheduler=_load_scheduler(folder / "scheduler"), identity=identity)
 
-    def train(self, mode: bool = True) -> LatentDiffusion:
+    def parts(self) -> dict[str, Any]:
+        """The models and tokenizers by their names in `PARTS`."""
+        return {name: getattr(self, name) for name in self.PARTS}
+
+    def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode whatever the enclosing module does: the model is frozen."""
         return super().train(False)
 
     @property
+    def denoiser(self) -> Any:
+        """The U-Net or transformer."""
+        return getattr(self, self.DENOISER)
+
+    @property
     def dtype(self) -> torch.dtype:
         """Floating-point type that the models compute in."""
-        return self.unet.dtype
+        return self.denoiser.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the models compute."""
-        return self.unet.device
+        return self.denoiser.device
+
+    @property
+    def patch(self) -> int:
+        """Side of the square of latents that becomes one token of a transformer."""
+        return self.denoiser.config.patch_size
 
     @property
     def multiple(self) -> int:
-        """Sides of pictures are multiples of it: the latents halve through the whole U-Net."""
-        stages = (self.vae.config.block_out_channels, self.unet.config.block_out_channels)
-        return 2 ** sum(len(widths) - 1 for widths in stages)
+        """Sides of pictures are multiples of it: latents are halved in a U-Net, or make tokens."""
+        inner = self.patch if is_transformer(self.denoiser) else _scale(self.denoiser)
+        return self.vae_scale * inner
+
+    @property
+    def vae_scale(self) -> int:
+        """How many times smaller the sides of latents are than those of pictures."""
+        return _scale(self.vae)
 
     def encode(self, image: Tensor) -> Tensor:
         """Map images to scaled latents ``z_0 = s * E(y)``, the mode of the VAE's posterior.
@@ -147,82 +176,151 @@ class LatentDiffusion(nn.Module):
         return decode(self.vae, latents)
 
     def checkpoint(self, enabled: bool) -> None:
-        """Let the VAE's and the U-Net's blocks keep only their inputs for a backward pass."""
-        for model in (self.vae, self.unet):
+        """Let autoencoder and denoiser keep only their blocks' inputs for a backward pass."""
+        for model in (self.vae, self.denoiser):
             checkpoint_blocks(model, enabled)
 
     # What is kept must serve later passes with a graph, whatever surrounds the first one.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def context(self, prompt: str, batch_size: int = 1) -> Tensor:
-        """Hidden states of the text encoder for a prompt, ``(B, 77, D)``; computed once a prompt.
+    def context(self, prompt: str, batch_size: int = 1) -> Context:
+        """What a prompt tells the denoiser; computed once a prompt.
 
         Args:
             prompt: any text; ``""`` is the unconditional prompt.
             batch_size: B, the same prompt for each picture.
         """
-        known = self._contexts.get(prompt)
-        if known is None or known.device != self.unet.device or known.dtype != self.dtype:
-            tokens = self.tokenizer(
-                prompt,
-                padding="max_length",
-                max_length=self.tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="pt",
-            )
-            known = self.text_encoder(tokens.input_ids.to(self.unet.device))[0].to(self.dtype)
-            self._contexts[prompt] = known
-        return known.expand(batch_size, -1, -1)
+        key = prompt, self.device, self.dtype
+        if key not in self._contexts:
+            encoded = self.encode_prompt(prompt)
+            self._contexts[key] = {name: x.to(self.dtype) for name, x in encoded.items()}
+        return {name: x.expand(batch_size, *x.shape[1:]) for name, x in self._contexts[key].items()}
+
+    @abstractmethod
+    def encode_prompt(self, prompt: str) -> Context:
+        """Encode one prompt, ``(1, ...)`` each; `context` keeps what comes of it."""
+
+    @abstractmethod
+    def denoise(self, z_t: Tensor, t: int, context: Context) -> Tensor:
+        """Call the denoiser as its pipeline in diffusers does.
+
+        Args:
+            z_t: noisy latents ``(B, C, h, w)`` in the model's dtype.
+            t: timestep, 0 to 999.
+            context: of `context`.
+
+        Returns:
+            Its prediction, ``(B, C, h, w)``.
+        """
+
+    def times(self, z_t: Tensor, t: int) -> Tensor:
+        """The timestep as transformers are told it, ``(B,)`` float32."""
+        return torch.full((len(z_t),), float(t), device=z_t.device)
 
     def predict_noise(
-        self, z_t: Tensor, t: int, context: Tensor, taps: Sequence[str] = ()
+        self, z_t: Tensor, t: int, context: Context, taps: Sequence[str] = ()
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """One U-Net pass: the noise in ``z_t`` and the maps of the tapped layers.
-
-        A v-prediction is turned to noise: ``e = sqrt(abar) v + sqrt(1 - abar) z_t``
-        (Salimans and Ho, ICLR 2022, appendix D).
+        """One pass: the noise in ``z_t`` and the maps of the tapped layers.
 
         Args:
             z_t: noisy latents ``(B, C, h, w)``.
             t: timestep, 0 to 999.
-            context: ``(B, 77, D)``.
+            context: of `context`.
             taps: exact layer addresses.
 
         Returns:
             Noise ``(B, C, h, w)`` in the dtype of ``z_t``; address -> map.
         """
-        output, maps = tapped_forward(
-            self.unet, taps, lambda: self._unet(z_t, t, context), need_output=True
-        )
+        output, maps = self._pass(z_t, t, context, taps, need_output=True)
         assert output is not None
-        output = output.to(z_t.dtype)
-        if self.prediction_type == "v_prediction":
-            abar = self.alpha_bar(t)
-            output = abar**0.5 * output + (1 - abar) ** 0.5 * z_t
-        return output, maps
+        return self.process.noise(output.to(z_t.dtype), z_t, t), maps
 
-    def maps(self, z_t: Tensor, t: int, context: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
-        """The maps of the tapped layers alone: the U-Net stops after the last of them."""
+    def maps(self, z_t: Tensor, t: int, context: Context, taps: Sequence[str]) -> dict[str, Tensor]:
+        """The maps of the tapped layers alone: the denoiser stops after the last of them."""
         if not taps:
             raise ConfigError("taps: expected at least one layer address.")
-        return tapped_forward(
-            self.unet, taps, lambda: self._unet(z_t, t, context), need_output=False
-        )[1]
+        return self._pass(z_t, t, context, taps, need_output=False)[1]
 
-    def _unet(self, z_t: Tensor, t: int, context: Tensor) -> Tensor:
-        return self.unet(z_t.to(self.dtype), t, encoder_hidden_states=context).sample
+    def _pass(
+        self, z_t: Tensor, t: int, context: Context, taps: Sequence[str], need_output: bool
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        output, maps = tapped_forward(
+            layer_modules(self.denoiser),
+            taps,
+            lambda: self.denoise(z_t.to(self.dtype), t, context),
+            need_output=need_output,
+        )
+        if is_transformer(self.denoiser):
+            height, width = (side // self.patch for side in z_t.shape[-2:])
+            maps = {name: token_map(tokens, height, width) for name, tokens in maps.items()}
+        return output, maps
 
-    def alpha_bar(self, t: int) -> float:
-        """Cumulative alpha of timestep ``t``: the share of signal in ``z_t``'s variance."""
-        return float(self.alphas_cumprod[t])
+    def rates(self, t: int) -> Rates:
+        """How much of ``z_t`` is signal and how much noise at timestep ``t``."""
+        return self.process.rates(t)
 
     def expand(self, patterns: Sequence[str]) -> list[str]:
-        """Addresses of this U-Net that the patterns stand for, in the order of execution."""
-        return expand(patterns, self.unet)
+        """Addresses of this denoiser that the patterns stand for, in the order of execution."""
+        return expand(patterns, self.denoiser)
 
     def channels(self, address: str) -> int:
         """Number of channels of the layer's map."""
-        return layer_channels(layer_modules(self.unet)[address])
+        if is_transformer(self.denoiser):
+            return self.denoiser.inner_dim
+        return layer_channels(layer_modules(self.denoiser)[address])
+
+
+def token_map(tokens: Tensor, height: int, width: int) -> Tensor:
+    """The map that a picture's tokens make.
+
+    Args:
+        tokens: ``(B, N, C)``; the last ``height * width`` are the picture's, row by row, what is
+            before them is text.
+        height: of the map.
+        width: of the map.
+
+    Returns:
+        ``(B, C, height, width)``.
+
+    Example:
+        >>> token_map(torch.arange(10).view(1, 5, 2), 2, 2)[0, 0].tolist()
+        [[2, 4], [6, 8]]
+    """
+    return tokens[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))
+
+
+def _scale(model: Any) -> int:
+    """How many times smaller a side is inside a model that halves it between its levels."""
+    return 2 ** (len(model.config.block_out_channels) - 1)
+
+
+def _check_class(folder: Path, name: str, found: str | None, kind: Any) -> None:
+    # What an autoencoder is, its own config says; tokenizers go by more than one name.
+    if issubclass(kind, (AutoencoderKL, VQModel, PreTrainedTokenizerBase)) and found:
+        return
+    if found is None or FORMERLY.get(found, found) != kind.__name__:
+        raise ConfigError(
+            f"{folder / 'model_index.json'}: {name} is {found or 'absent'}; expected "
+            f"{kind.__name__}."
+        )
+
+
+def _load_part(kind: Any, folder: Path, variant: str | None, dtype: torch.dtype) -> Any:
+    if issubclass(kind, PreTrainedTokenizerBase):
+        return kind.from_pretrained(folder, local_files_only=True)
+    weights = {"variant": variant, "use_safetensors": True, "local_files_only": True}
+    if issubclass(kind, PreTrainedModel):
+        return kind.from_pretrained(folder, dtype=dtype, **weights)
+    if issubclass(kind, (AutoencoderKL, VQModel)):
+        return load_autoencoder(folder, torch_dtype=dtype, **weights)
+    return kind.from_pretrained(folder, torch_dtype=dtype, **weights)
+
+
+def _load_scheduler(folder: Path) -> Any:
+    # Only the schedule of the noise is read, which DDIM's has in common with all but the flows'.
+    config: Any = DDIMScheduler.load_config(folder, local_files_only=True)
+    flow = str(config.get("_class_name")).startswith("FlowMatch")
+    return (FlowMatchEulerDiscreteScheduler if flow else DDIMScheduler).from_config(config)
 
 
 def latents_of(encoded: Any) -> Tensor:
@@ -234,7 +332,7 @@ def decode(vae: Any, latents: Tensor) -> Tensor:
     """Pictures that an autoencoder makes of scaled latents, by its own scale and shift.
 
     Args:
-        vae: an `AutoencoderKL` or `AutoencoderTiny`.
+        vae: one of `AUTOENCODERS`.
         latents: ``(B, C, h, w)``.
 
     Returns:
@@ -247,8 +345,8 @@ def decode(vae: Any, latents: Tensor) -> Tensor:
 
 
 def checkpoint_blocks(model: Any, enabled: bool) -> None:
-    """Switch gradient checkpointing of a model of diffusers on or off."""
-    if enabled:
+    """Switch gradient checkpointing of a model of diffusers on or off; a `VQModel` has none."""
+    if enabled and not isinstance(model, VQModel):
         model.enable_gradient_checkpointing()
     elif model.is_gradient_checkpointing:
         model.disable_gradient_checkpointing()
@@ -272,7 +370,7 @@ def frozen_autoencoder(
 
 
 def load_autoencoder(folder: str | Path, **options: Any) -> Any:
-    """An `AutoencoderKL` or `AutoencoderTiny` in diffusers' format.
+    """One of `AUTOENCODERS` in diffusers' format.
 
     Args:
         folder: holds ``config.json`` and the weights.
@@ -282,7 +380,7 @@ def load_autoencoder(folder: str | Path, **options: Any) -> Any:
         ConfigError: its config names another class.
     """
     config: Any = AutoencoderKL.load_config(folder)
-    known = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+    known = {kind.__name__: kind for kind in AUTOENCODERS}
     if (name := config["_class_name"]) not in known:
         raise ConfigError(
             f"{Path(folder) / 'config.json'}: class {name!r} is not supported; expected one of "
@@ -306,7 +404,7 @@ def save_pipeline(
 
     Args:
         folder: where to.
-        vae: as in `LatentDiffusion`, like the others; none of them is changed.
+        vae: as in `StableDiffusion`, like the others; none of them is changed.
         unet: see there.
         text_encoder: see there.
         tokenizer: see there.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
+from latentiqa.backbones.layout import FAMILIES, INDEX, pipeline_files, read_index
 from latentiqa.errors import ConfigError, LatentiqaError
 from latentiqa.hashing import digest, file_digest
 from latentiqa.hub import ModelFiles
@@ -59,7 +61,7 @@ class BackboneSource:
                 f"backbone.resolution={self.resolution}: expected a positive multiple of 64 (the "
                 "latents must halve through the whole U-Net)."
             )
-        if not (self.is_embedded or self.is_folder or self.published.is_hub_id):
+        if not (self.is_embedded or self.is_folder or self.index.is_hub_id):
             raise ConfigError(
                 f"backbone.source={self.source!r}: no such folder, and not a hub id "
                 "(owner/name); give 'tiny', a folder in diffusers' pipeline format or a hub id."
@@ -71,30 +73,22 @@ class BackboneSource:
         return self.source in EMBEDDED
 
     @property
+    def index(self) -> ModelFiles:
+        """The file that says which others are needed; not for embedded ones."""
+        return ModelFiles(self.source, (INDEX,), self.revision, self.download_gb)
+
+    @property
     def published(self) -> ModelFiles:
-        """The files where they come from; not for embedded ones."""
-        return ModelFiles(self.source, tuple(self.files()), self.revision, self.download_gb)
+        """The files where they come from, before the index is here it alone; not for embedded."""
+        folder = self.index.local()
+        if folder is None or self.index.absent(folder):
+            return self.index
+        return replace(self.index, names=pipeline_files(folder, self.variant))
 
     @property
     def is_folder(self) -> bool:
         """Whether the weights lie in a local folder."""
-        return self.published.is_folder
-
-    def files(self) -> list[str]:
-        """The files that loading needs, relative to the pipeline's folder."""
-        suffix = f".{self.variant}.safetensors" if self.variant else ".safetensors"
-        return [
-            "scheduler/scheduler_config.json",
-            "text_encoder/config.json",
-            f"text_encoder/model{suffix}",
-            "tokenizer/merges.txt",
-            "tokenizer/tokenizer_config.json",
-            "tokenizer/vocab.json",
-            "unet/config.json",
-            f"unet/diffusion_pytorch_model{suffix}",
-            "vae/config.json",
-            f"vae/diffusion_pytorch_model{suffix}",
-        ]
+        return self.index.is_folder
 
     def is_present(self) -> bool:
         """Whether loading needs no download: every file is here, or can be built here."""
@@ -112,9 +106,11 @@ class BackboneSource:
             from latentiqa.backbones.tiny_random import tiny_random_folder
 
             return tiny_random_folder()
-        return self.published.folder(
-            "backbone", "give its folder as backbone.source, or use backbone=tiny"
-        )
+        told = "backbone", "give its folder as backbone.source, or use backbone=tiny"
+        if not (self.is_folder or self.published.is_present()):
+            self.index.announce()
+        self.index.fetch(*told)
+        return self.published.fetch(*told)
 
     def load(self, device: str | torch.device = "cpu") -> LatentDiffusion:
         """Load the frozen model.
@@ -124,23 +120,22 @@ class BackboneSource:
         """
         import torch
 
-        from latentiqa.backbones.ldm import LatentDiffusion
-
         folder = self.folder()
-        if absent := self.published.absent(folder):
+        files = ModelFiles(str(folder), pipeline_files(folder, self.variant))
+        if absent := files.absent(folder):
             raise LatentiqaError(
                 f"backbone folder {folder}: {', '.join(absent)} not found; expected diffusers' "
                 "pipeline format with safetensors weights. Check backbone.variant, or save the "
                 "pipeline again with save_pretrained(folder, safe_serialization=True)."
             )
         try:
-            model = LatentDiffusion.from_folder(
+            model = family_of(folder).from_folder(
                 folder,
                 variant=self.variant,
                 dtype=getattr(torch, self.dtype),
-                identity=self._identity(folder),
+                identity=self._identity(files, folder),
             )
-        except ConfigError:
+        except LatentiqaError:
             raise
         except Exception as error:
             raise LatentiqaError(
@@ -149,8 +144,17 @@ class BackboneSource:
             ) from error
         return model.to(device)
 
-    def _identity(self, folder: Path) -> str:
+    def _identity(self, files: ModelFiles, folder: Path) -> str:
         # A hub snapshot's folder is named by its commit; other folders are known by content.
         if not self.is_embedded and not self.is_folder:
             return f"{self.source}@{folder.name}" + (f"+{self.variant}" if self.variant else "")
-        return f"{self.name}@{digest([file_digest(folder / file) for file in self.files()])}"
+        return f"{self.name}@{digest([file_digest(folder / name) for name in files.here(folder)])}"
+
+
+def family_of(folder: Path) -> type[LatentDiffusion]:
+    """The class that a folder in diffusers' pipeline format is loaded with.
+
+    Raises:
+        LatentiqaError: see `latentiqa.backbones.layout.read_index`.
+    """
+    return resolve_name(f"{__package__}.{FAMILIES[read_index(folder)[0]]}")

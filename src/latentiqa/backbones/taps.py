@@ -1,13 +1,11 @@
-"""Read the maps of chosen U-Net layers during a forward pass, and stop where nobody reads on."""
+"""Read the maps of chosen layers during a forward pass, and stop where nobody reads on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-
-from latentiqa.backbones.addresses import layer_modules
 
 
 class _LastTapReachedError(Exception):
@@ -15,31 +13,37 @@ class _LastTapReachedError(Exception):
 
 
 def tapped_forward(
-    unet: Any, addresses: Sequence[str], forward: Callable[[], Tensor], *, need_output: bool
+    modules: Mapping[str, nn.Module],
+    addresses: Sequence[str],
+    forward: Callable[[], Tensor],
+    *,
+    need_output: bool,
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
     """Run ``forward`` and collect the maps of the tapped layers.
 
     Hooks live only as long as the pass, also when it fails, so no map outlives its reader.
 
     Args:
-        unet: the U-Net that ``forward`` calls once.
+        modules: the layers of the denoiser that ``forward`` calls once, in the order of their
+            execution; see `latentiqa.backbones.addresses.layer_modules`.
         addresses: exact addresses of the layers to read.
-        forward: the pass; returns the U-Net's output.
+        forward: the pass; returns the denoiser's output.
         need_output: without it the pass ends right after the last tapped layer: what lies behind
             is not computed, and neither is its backward.
 
     Returns:
-        The output (``None`` if the pass was cut) and address -> map ``(B, C, h, w)``.
+        The output (``None`` if the pass was cut) and address -> map ``(B, C, h, w)``, of a
+        transformer's block tokens ``(B, N, C)``, the picture's last.
     """
-    modules = layer_modules(unet)
     # Execution order, so that the last one is known whatever order the caller used.
     ordered = [address for address in modules if address in set(addresses)]
     maps: dict[str, Tensor] = {}
 
     def keep(address: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            # Transformer blocks answer with a tuple, ResNet blocks with a tensor.
-            maps[address] = output if isinstance(output, Tensor) else output[0]
+            # ResNet blocks answer with a tensor, a U-Net's transformers with a tuple of one, and
+            # blocks of two streams with the text's tokens and the picture's.
+            maps[address] = output if isinstance(output, Tensor) else output[-1]
             if not need_output and address == ordered[-1]:
                 raise _LastTapReachedError
 

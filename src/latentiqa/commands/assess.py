@@ -313,7 +313,7 @@ def measure_denoising(
     lines = {
         "trained": loss(backbone),
         "random": loss(reinitialised(backbone, config.seed)),
-        "linear": [linear_loss(backbone.alpha_bar(t), power) for t in timesteps],
+        "linear": [linear_loss(backbone.rates(t), power) for t in timesteps],
     }
     rows = [
         {"timestep": t, **dict(zip(lines, losses, strict=True))}

@@ -21,7 +21,8 @@ from diffusers.callbacks import PipelineCallback
 from PIL import Image
 from torch import Tensor
 
-from latentiqa.backbones.ldm import LatentDiffusion
+from latentiqa.backbones.process import Rates
+from latentiqa.backbones.stable_diffusion import StableDiffusion
 from latentiqa.data.images import from_pillow
 from latentiqa.errors import ConfigError
 from latentiqa.guidance.base import Guidance
@@ -96,13 +97,8 @@ class PMGCallback(PipelineCallback):
                 f"image: {count} of {tuple(self.image.shape[-2:])} pixels, but the pipeline makes "
                 f"{len(latents)} of {size}; expected one, or one for each, of that size."
             )
-        backbone = LatentDiffusion(
-            pipeline.vae,
-            pipeline.unet,
-            pipeline.text_encoder,
-            pipeline.tokenizer,
-            pipeline.scheduler,
-        )
+        parts = {name: getattr(pipeline, name) for name in StableDiffusion.PARTS}
+        backbone = StableDiffusion(**parts, scheduler=pipeline.scheduler)
         image = self.image.to(latents.device, _working_dtype(latents))
         return self.guidance.bind(image.expand(len(latents), -1, -1, -1), backbone)
 
@@ -122,26 +118,25 @@ def corrected(guide: Guide, scheduler: Any, t: int, z_t: Tensor, z_prev: Tensor)
     """
     # As DDIMScheduler.step itself finds where it goes.
     t_prev = t - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    abar = float(scheduler.alphas_cumprod[t])
-    abar_prev = float(
-        scheduler.alphas_cumprod[t_prev] if t_prev >= 0 else scheduler.final_alpha_cumprod
-    )
+    final = scheduler.final_alpha_cumprod
+    abars = scheduler.alphas_cumprod[t], scheduler.alphas_cumprod[t_prev] if t_prev >= 0 else final
+    rates, rates_prev = (Rates(float(abar) ** 0.5, (1 - float(abar)) ** 0.5) for abar in abars)
     dtype = _working_dtype(z_prev)
-    z0, noise = estimate_and_noise(z_t.to(dtype), z_prev.to(dtype), abar, abar_prev)
-    move = guide(Step(t, z_t.to(dtype), noise, z0, abar, abar_prev)) - z0
-    return z_prev + (abar_prev**0.5 * move).to(z_prev.dtype)
+    z0, noise = estimate_and_noise(z_t.to(dtype), z_prev.to(dtype), rates, rates_prev)
+    move = guide(Step(t, z_t.to(dtype), noise, z0, rates, rates_prev)) - z0
+    return z_prev + (rates_prev.signal * move).to(z_prev.dtype)
 
 
 def estimate_and_noise(
-    z_t: Tensor, z_prev: Tensor, abar: float, abar_prev: float
+    z_t: Tensor, z_prev: Tensor, rates: Rates, rates_prev: Rates
 ) -> tuple[Tensor, Tensor]:
     """What a deterministic DDIM step was made of, from the latents before and after it.
 
     Args:
         z_t: latents before the step.
         z_prev: latents after it, the same shape.
-        abar: cumulative alpha before it.
-        abar_prev: cumulative alpha after it, larger.
+        rates: of signal and noise before it.
+        rates_prev: those after it, less noise.
 
     Returns:
         Clean-latent estimate and noise prediction, the same shape.
@@ -149,15 +144,14 @@ def estimate_and_noise(
     Example:
         >>> from latentiqa.trajectory import add_noise
         >>> z0, noise = torch.randn(2, 1, 4, 8, 8, dtype=torch.float64)
-        >>> steps = add_noise(z0, noise, 0.3), add_noise(z0, noise, 0.5)
-        >>> torch.allclose(estimate_and_noise(*steps, 0.3, 0.5)[0], z0)
+        >>> rates = Rates(0.6, 0.8), Rates(0.8, 0.6)
+        >>> steps = [add_noise(z0, noise, r) for r in rates]
+        >>> torch.allclose(estimate_and_noise(*steps, *rates)[0], z0)
         True
     """
-    signal, spread = abar**0.5, (1 - abar) ** 0.5
-    signal_prev, spread_prev = abar_prev**0.5, (1 - abar_prev) ** 0.5
-    determinant = signal * spread_prev - spread * signal_prev
-    z0 = (spread_prev * z_t - spread * z_prev) / determinant
-    noise = (signal * z_prev - signal_prev * z_t) / determinant
+    determinant = rates.signal * rates_prev.noise - rates.noise * rates_prev.signal
+    z0 = (rates_prev.noise * z_t - rates.noise * z_prev) / determinant
+    noise = (rates.signal * z_prev - rates_prev.signal * z_t) / determinant
     return z0, noise
 
 

@@ -1,9 +1,10 @@
 """Training-free energy guidance with time travel (FreeDoM; Yu et al., ICCV 2023).
 
     z_{t-1} <- z_{t-1} - rho_t * grad_{z_t} E(c, z_{0|t})
-    z_t     <- sqrt(a) z_{t-1} + sqrt(1 - a) n,   a = abar_t / abar_{t-1},   and the step again
+    z_t     <- a_t/a_{t-1} z_{t-1} + b_{t|t-1} n,   and the step again
 
-The first line is their algorithm 1, both are algorithm 2.
+The first line is their algorithm 1, both are algorithm 2; a and b are the rates of
+`latentiqa.backbones.process`.
 
 The energy is a distance in the features of a network that was trained on clean pictures: here
 ``E = || psi(y) - psi(D(z_{0|t})) ||``, the condition c being the picture itself. Their step is an
@@ -39,7 +40,7 @@ class FreeDoM(DecodingGuidance):
 
     Args:
         psi: the energy's features; ``None`` compares pixels.
-        step_size: ``rho_t / sqrt(abar_{t-1})``: it moves the estimate. The paper chooses rho by
+        step_size: ``rho_t / a_{t-1}``: it moves the estimate. The paper chooses rho by
             the task; its code divides by the gradient's RMS, as ``normalised`` does.
         passes_each: r_t, how often each step is made: after all but the last of them the
             trajectory travels back; 1 travels never. The authors' take 1, 3 or 10.
@@ -82,7 +83,7 @@ class FreeDoM(DecodingGuidance):
             energy = perceptual_term(self.psi, image, backbone, decode, l2)
 
         def guide(step: Step) -> Tensor:
-            if self.step_size.at(step.t, step.abar) == 0:
+            if self.step_size.at(step.t, step.rates) == 0:
                 return step.z0
             slope = gradient(energy, step, through_unet=True)
             return step.z0 - self.step_size.move(step.z0, slope, step)

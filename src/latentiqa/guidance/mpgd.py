@@ -68,6 +68,6 @@ class MPGD(DecodingGuidance):
         correct = in_pixels if self.projection == "autoencoder" else in_latents
 
         def guide(step: Step) -> Tensor:
-            return correct(step) if self.step_size.at(step.t, step.abar) > 0 else step.z0
+            return correct(step) if self.step_size.at(step.t, step.rates) > 0 else step.z0
 
         return guide

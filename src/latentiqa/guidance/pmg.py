@@ -97,7 +97,7 @@ class PMG(DecodingGuidance):
         def guide(step: Step) -> Tensor:
             move = torch.zeros_like(step.z0)
             for size, term in terms * self.repeats:
-                if size.at(step.t, step.abar) > 0:
+                if size.at(step.t, step.rates) > 0:
                     slope = gradient(term, step, move, through_unet=self.through_unet)
                     move = move + size.move(step.z0, slope, step)
             return (step.z0 - move).detach()

@@ -13,15 +13,16 @@ from torch import Tensor
 from latentiqa.errors import ConfigError
 
 if TYPE_CHECKING:
+    from latentiqa.backbones.process import Rates
     from latentiqa.trajectory import Step
 
-SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    "constant": lambda u, abar: 1.0,
-    "linear": lambda u, abar: u,
-    "cosine": lambda u, abar: (1 - math.cos(math.pi * u)) / 2,
-    "noise": lambda u, abar: (1 - abar) ** 0.5,
+SCHEDULES: dict[str, Callable[[float, Rates], float]] = {
+    "constant": lambda u, rates: 1.0,
+    "linear": lambda u, rates: u,
+    "cosine": lambda u, rates: (1 - math.cos(math.pi * u)) / 2,
+    "noise": lambda u, rates: rates.noise,
 }
-"""Factor of the weight over t, from u (1 at the window's first timestep, 0 at its last) and abar.
+"""Factor of the weight over t, from u (1 at the window's first timestep, 0 at its last) and rates.
 
 ``noise`` is the standard deviation of the noise in ``z_t``: far from the end the estimate is vague
 and may be led, near it the model knows better. All are ours.
@@ -75,7 +76,7 @@ class StepSize:
             picture, so ``lambda`` is the relative size of the move; ``raw`` takes
             ``zeta = weight``. The paper publishes no step size: both are ours.
         schedule: a factor of the weight over t: ``constant``; ``linear`` or ``cosine``, from 1 at
-            the window's first timestep to 0 at its last; ``noise``, ``sqrt(1 - abar)``.
+            the window's first timestep to 0 at its last; ``noise``, the rate of noise in ``z_t``.
         window: ``[t_high, t_low]``, both inside; at other timesteps the term is off. All by
             default, and for the schedules 999 to 0.
 
@@ -83,7 +84,8 @@ class StepSize:
         ConfigError: a value is outside its range.
 
     Example:
-        >>> StepSize(0.1, schedule="linear", window=[900, 100]).at(500, abar=0.3)
+        >>> from latentiqa.backbones.process import Rates
+        >>> StepSize(0.1, schedule="linear", window=[900, 100]).at(500, Rates(0.8, 0.6))
         0.05
     """
 
@@ -104,18 +106,18 @@ class StepSize:
             )
         object.__setattr__(self, "window", check_window("guidance window", self.window))
 
-    def at(self, t: int, abar: float) -> float:
+    def at(self, t: int, rates: Rates) -> float:
         """The weight at a timestep.
 
         Args:
             t: 0..999.
-            abar: its cumulative alpha.
+            rates: of signal and noise at it.
         """
         high, low = self.window or (999, 0)
         if not high >= t >= low:
             return 0.0
         u = (t - low) / (high - low) if high > low else 1.0
-        return self.weight * SCHEDULES[self.schedule](u, abar)
+        return self.weight * SCHEDULES[self.schedule](u, rates)
 
     def move(self, z0: Tensor, gradient: Tensor, step: Step) -> Tensor:
         """``zeta * gradient``; a vanishing gradient moves nothing.
@@ -128,7 +130,7 @@ class StepSize:
         Returns:
             ``(B, C, h, w)``, to be subtracted.
         """
-        weight = self.at(step.t, step.abar)
+        weight = self.at(step.t, step.rates)
         if self.normalisation == "raw":
             return weight * gradient
         tiny = torch.finfo(gradient.dtype).tiny

@@ -26,10 +26,10 @@ class LGDM(FeatureExtractor):
     Args:
         backbone: the frozen model.
         timesteps: the trajectory, and where features are read.
-        layers: the U-Net layers that are tapped.
+        layers: the layers that are tapped.
         guidance: what corrects each step.
         pooling: how maps become features, see `latentiqa.hyperfeatures.pooling.POOLINGS`.
-        prompt: conditions the U-Net; empty by default, without classifier-free guidance.
+        prompt: conditions the denoiser; empty by default, without classifier-free guidance.
         seed: seeds each picture's noise, together with its name and the timestep.
 
     Raises:
@@ -95,7 +95,7 @@ class LGDM(FeatureExtractor):
         }
 
     def compute(self, image: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Pooled U-Net maps over layers and timesteps of the guided trajectory.
+        """Pooled maps over layers and timesteps of the guided trajectory.
 
         Args:
             image: ``(B, 3, H, W)`` in [0, 1].

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BackboneFeatures:
-    """U-Net maps of the encoded picture at one small timestep, without noise, empty prompt.
+    """Maps of the encoded picture at one small timestep, without noise, empty prompt.
 
     Each map is divided by the square root of its size, so that the squared distance of two
     pictures is the sum over layers of the maps' mean squared difference and no layer dominates
     by its size. Layers, timestep and the absence of noise are ours; the paper does not say.
 
     Args:
-        layers: addresses or globs; the U-Net stops after the last of them, so early layers are
+        layers: addresses or globs; the denoiser stops after the last of them, so early layers are
             cheap.
         timestep: 0..999.
 

@@ -207,7 +207,7 @@ class ViTFeatures:
                     f"{self.family.name} folder {folder}: {', '.join(absent)} not found; expected "
                     "transformers' format with safetensors weights."
                 )
-            return digest([file_digest(folder / name) for name in files.names])
+            return digest([file_digest(folder / name) for name in files.here(folder)])
         if not files.is_hub_id:
             raise ConfigError(
                 f"{self.family.name} source={files.source!r}: no such folder, and not a hub id "

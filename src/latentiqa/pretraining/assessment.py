@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.stats import binomtest
 from torch import Tensor
-from transformers import CLIPTextModel
+from transformers import PreTrainedModel
 
 from latentiqa.backbones.ldm import LatentDiffusion
+from latentiqa.backbones.process import Rates
 from latentiqa.data.captions import (
     WORDS,
     Degradation,
@@ -135,36 +135,38 @@ def denoising_errors(
     for start in range(0, len(crops.z0), batch_size):
         part = slice(start, start + batch_size)
         z0, names = crops.z0[part], crops.names[part]
-        context = torch.cat([backbone.context(caption) for caption in captions[part]])
+        contexts = [backbone.context(caption) for caption in captions[part]]
+        context = {name: torch.cat([each[name] for each in contexts]) for name in contexts[0]}
         row = []
         for t in timesteps:
             noise = image_noise(names, t, z0.shape[1:], seed=seed, device=z0.device, dtype=z0.dtype)
-            z_t = add_noise(z0, noise, backbone.alpha_bar(t))
+            z_t = add_noise(z0, noise, backbone.rates(t))
             predicted, _ = backbone.predict_noise(z_t, t, context)
             row.append((predicted - noise).square().mean(dim=(1, 2, 3)))
         errors.append(torch.stack(row, dim=1))
     return torch.cat(errors).cpu()
 
 
-def linear_loss(abar: float, power: float) -> float:
+def linear_loss(rates: Rates, power: float) -> float:
     """Denoising loss of the best multiple of ``z_t``, what no U-Net is needed for.
 
-    ``E ||e - c z_t||^2`` is least for ``c = sqrt(1 - abar) / (abar p + 1 - abar)``, where it is
-    ``abar p / (abar p + 1 - abar)``.
+    ``E ||e - c z_t||^2`` is least for ``c = b / (a^2 p + b^2)``, where it is
+    ``a^2 p / (a^2 p + b^2)``.
 
     Args:
-        abar: cumulative alpha of the timestep.
+        rates: a and b, of signal and noise at the timestep.
         power: p, the mean square of the latents ``z_0``; 1 if their scale is as it should be.
 
     Example:
-        >>> linear_loss(0.25, power=1.0)
-        0.25
+        >>> linear_loss(Rates(0.5, 0.5), power=3.0)
+        0.75
     """
-    return abar * power / (abar * power + 1 - abar)
+    signal, noise = rates.signal**2 * power, rates.noise**2
+    return signal / (signal + noise)
 
 
 def reinitialised(backbone: LatentDiffusion, seed: int = 0) -> LatentDiffusion:
-    """The control of an untrained model: U-Net and text encoder anew from their configs.
+    """The control of an untrained model: denoiser and text encoders anew from their configs.
 
     Autoencoder, tokenizer and noise schedule are the given model's own, so that both see the
     same latents.
@@ -175,20 +177,15 @@ def reinitialised(backbone: LatentDiffusion, seed: int = 0) -> LatentDiffusion:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = type(backbone.unet).from_config(backbone.unet.config)
-        # Any: the decorators of transformers' `to` hide its arguments from type checkers.
-        text_encoder: Any = CLIPTextModel(backbone.text_encoder.config)
-    scheduler = SimpleNamespace(
-        config=SimpleNamespace(prediction_type=backbone.prediction_type),
-        alphas_cumprod=backbone.alphas_cumprod,
-    )
-    return LatentDiffusion(
-        backbone.vae,
-        unet.to(backbone.device, backbone.dtype),
-        text_encoder.to(backbone.device, backbone.dtype),
-        backbone.tokenizer,
-        scheduler,
-        identity=f"{backbone.identity}, U-Net and text encoder random, seed {seed}",
+        anew = {backbone.DENOISER: type(backbone.denoiser).from_config(backbone.denoiser.config)}
+        for name, part in backbone.parts().items():
+            if isinstance(part, PreTrainedModel):
+                anew[name] = type(part)(part.config)
+    parts = {name: part.to(backbone.device, backbone.dtype) for name, part in anew.items()}
+    return type(backbone)(
+        **backbone.parts() | parts,
+        scheduler=backbone.scheduler,
+        identity=f"{backbone.identity}, denoiser and text encoders random, seed {seed}",
     )
 
 

@@ -20,12 +20,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from latentiqa.backbones.addresses import layer_channels, layer_modules
-from latentiqa.backbones.ldm import (
-    LatentDiffusion,
-    latents_of,
-    load_autoencoder,
-    save_pipeline,
-)
+from latentiqa.backbones.ldm import latents_of, load_autoencoder, save_pipeline
+from latentiqa.backbones.stable_diffusion import StableDiffusion
 from latentiqa.backbones.taps import tapped_forward
 from latentiqa.data.captions import corpus
 from latentiqa.errors import ConfigError, check_integer
@@ -36,7 +32,6 @@ from latentiqa.pretraining.magnitude import log_magnitude
 from latentiqa.pretraining.recognition import Recognition
 from latentiqa.pretraining.sampling import sample
 from latentiqa.pretraining.tokenizer import train_tokenizer
-from latentiqa.trajectory import add_noise
 
 PROMPTS = (
     "",
@@ -326,7 +321,8 @@ class DiffusionTraining(Pretraining):
         target = noise
         if self.prediction_type == "v_prediction":
             target = abar.sqrt() * noise - (1 - abar).sqrt() * z0
-        z_t = add_noise(z0, noise, abar).contiguous(memory_format=torch.channels_last)
+        z_t = abar.sqrt() * z0 + (1 - abar).sqrt() * noise
+        z_t = z_t.contiguous(memory_format=torch.channels_last)
         return z_t, t, target, snr_weight(abar.flatten(), self.min_snr_gamma, self.prediction_type)
 
     def losses(
@@ -359,7 +355,7 @@ class DiffusionTraining(Pretraining):
         context = model.context(self.tokens(captions)).repeat(draws, 1, 1)
         z_t, t, target, weight = self.noised(z0.repeat(draws, 1, 1, 1), generator)
         output, maps = tapped_forward(
-            model.unet,
+            layer_modules(model.unet),
             self.tapped(),
             lambda: model.unet(z_t, t, encoder_hidden_states=context).sample,
             need_output=self.denoising > 0,
@@ -404,14 +400,14 @@ class DiffusionTraining(Pretraining):
         rows = [sample(backbone, prompt, **options) for prompt in PROMPTS]
         save_grid(self.grids / f"samples-{self.global_step:06d}.png", rows)
 
-    def backbone(self) -> LatentDiffusion:
+    def backbone(self) -> StableDiffusion:
         """The averaged model as the rest of the house knows it; shares its weights."""
-        return LatentDiffusion(
-            self.autoencoder,
-            self.average.unet,
-            self.average.text_encoder,
-            self.tokenizer,
-            self.scheduler,
+        return StableDiffusion(
+            vae=self.autoencoder,
+            unet=self.average.unet,
+            text_encoder=self.average.text_encoder,
+            tokenizer=self.tokenizer,
+            scheduler=self.scheduler,
         )
 
     def models(self) -> dict[str, nn.Module]:

@@ -41,7 +41,7 @@ def sample(
     """
     example = backbone.encode(torch.zeros(1, 3, size, size, device=backbone.device))
     names = [str(i) for i in range(number)]
-    last = len(backbone.alphas_cumprod) - 1
+    last = 999
     z = image_noise(names, last, example.shape[1:], seed=seed, device=backbone.device)
     context = backbone.context(prompt, number)
     unconditional = backbone.context("", number)
@@ -51,5 +51,5 @@ def sample(
         if prompt and guidance_scale != 1:
             base = backbone.predict_noise(z, t, unconditional)[0]
             noise = base + guidance_scale * (noise - base)
-        z = ddim_step(tweedie(z, noise, backbone.alpha_bar(t)), noise, backbone.alpha_bar(t_prev))
+        z = ddim_step(tweedie(z, noise, backbone.rates(t)), noise, backbone.rates(t_prev))
     return backbone.decode(z).clamp(0, 1)
