@@ -155,16 +155,38 @@ class LatentDiffusion(nn.Module, ABC):
         """How many times smaller the sides of latents are than those of pictures."""
         return _scale(self.vae)
 
-    def encode(self, image: Tensor) -> Tensor:
+    def check_sides(self, image: Tensor) -> None:
+        """Refuse pictures ``(B, 3, H, W)`` that the denoiser cannot halve through all its levels.
+
+        Raises:
+            ConfigError: a side is no multiple of `multiple`.
+        """
+        height, width = image.shape[-2:]
+        if height % self.multiple or width % self.multiple:
+            raise ConfigError(
+                f"pictures of {width} x {height} pixels: {self.identity} takes sides that are "
+                f"multiples of {self.multiple}; set views.size or views.multiple to one."
+            )
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Shape ``(C, h, w)`` of the latents of a picture."""
+        channels = self.vae.config.latent_channels
+        return channels, height // self.vae_scale, width // self.vae_scale
+
+    def encode(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
         """Map images to scaled latents ``z_0 = s * E(y)``, the mode of the VAE's posterior.
 
         Args:
             image: ``(B, 3, H, W)`` in [0, 1].
+            noise: ``(B, C, h, w)`` standard normal, for a sample of the posterior instead.
 
         Returns:
             ``(B, C, h, w)`` in the image's dtype.
+
+        Raises:
+            ConfigError: a sample is asked of an autoencoder without a posterior.
         """
-        latents = latents_of(self.vae.encode((image * 2 - 1).to(self.dtype)))
+        latents = latents_of(self.vae.encode((image * 2 - 1).to(self.dtype)), noise)
         shift = getattr(self.vae.config, "shift_factor", None) or 0.0
         return ((latents - shift) * self.vae.config.scaling_factor).to(image.dtype)
 
@@ -323,9 +345,23 @@ def _load_scheduler(folder: Path) -> Any:
     return (FlowMatchEulerDiscreteScheduler if flow else DDIMScheduler).from_config(config)
 
 
-def latents_of(encoded: Any) -> Tensor:
-    """Latents that an autoencoder's ``encode`` gives, the mode where there is a posterior."""
-    return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+def latents_of(encoded: Any, noise: Tensor | None = None) -> Tensor:
+    """Latents that an autoencoder's ``encode`` gives, the mode where there is a posterior.
+
+    Args:
+        encoded: what ``encode`` returned.
+        noise: standard normal, for a sample of the posterior.
+
+    Raises:
+        ConfigError: a sample is asked for, and there is no posterior.
+    """
+    if noise is None:
+        return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    if hasattr(encoded, "latents"):
+        raise ConfigError(
+            "latents=sample: this backbone's autoencoder has no posterior to draw from; set mode."
+        )
+    return encoded.latent_dist.mean + encoded.latent_dist.std * noise.to(encoded.latent_dist.mean)
 
 
 def decode(vae: Any, latents: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import transformers
@@ -11,16 +12,16 @@ from torch import Tensor
 T5TokenizerFast: Any = transformers.T5TokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def tokenise(tokenizer: Any, prompt: str, length: int | None = None) -> Any:
-    """Tokens of a prompt, cut or padded to a length.
+def tokenise(tokenizer: Any, prompt: str | Sequence[str], length: int | None = None) -> Any:
+    """Tokens of prompts, cut or padded to a length.
 
     Args:
         tokenizer: one of transformers'.
-        prompt: any text.
+        prompt: any text, or B of them.
         length: N; the tokenizer's own by default.
 
     Returns:
-        ``input_ids`` and ``attention_mask``, ``(1, N)`` each.
+        ``input_ids`` and ``attention_mask``, ``(B, N)`` each.
     """
     return tokenizer(
         prompt,

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from latentiqa.backbones.addresses import Layers
 from latentiqa.backbones.ldm import LatentDiffusion
-from latentiqa.errors import ConfigError
 from latentiqa.guidance import Guidance, NoGuidance
 from latentiqa.hyperfeatures.pooling import pool_all, pooled_widths
 from latentiqa.methods.base import FeatureExtractor
@@ -107,13 +106,7 @@ class LGDM(FeatureExtractor):
         Raises:
             ConfigError: the sides are not what the backbone can halve.
         """
-        height, width = image.shape[-2:]
-        if height % self.backbone.multiple or width % self.backbone.multiple:
-            raise ConfigError(
-                f"pictures of {width} x {height} pixels: {self.backbone.identity} takes sides that "
-                f"are multiples of {self.backbone.multiple}; set views.size or views.multiple to "
-                "one."
-            )
+        self.backbone.check_sides(image)
         features: dict[str, Tensor] = {}
         for t, maps in trajectory(
             self.backbone,
