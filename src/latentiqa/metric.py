@@ -6,7 +6,7 @@ Both take the scorer inside the package, or any finished run of ``latentiqa trai
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,8 @@ class Metric(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where it computes; pictures are brought there."""
-        return next(self.scorer.head.buffers()).device
+        # A head that computes nothing has no tensors.
+        return next(chain(self.scorer.buffers(), self.scorer.parameters())).device
 
     def forward(self, image: Tensor, names: Sequence[str] | None = None) -> Tensor:
         """Scores of pictures.

@@ -33,6 +33,8 @@ NOT_IN_SIGNATURE = (
     "dataset",  # its fingerprint stands for it, so a moved folder is still the same data
     "perceptual",  # only the source that guidance takes its psi from
     "guidance.checkpointing",
+    "method.teacher.checkpointing",
+    "method.training.checkpoint_every",
     "data.batch_size",
     "data.num_workers",
     "data.shard_size",

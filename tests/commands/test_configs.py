@@ -307,7 +307,7 @@ def test_typos_get_hydras_own_error(typo, told, nothing_loaded):
         (["method=psi"], "method=psi with features=none: there is nothing to compute"),
         (["method=psi", "features=nss", "method.resolution=x"], "views.size=x: expected"),
         (["method=psi", "features=nss", "method.resolution=0"], "views.size=0: expected"),
-        (["method.name=x"], "method.name='x': expected lgdm or psi"),
+        (["method.name=x"], "method.name='x': expected one of lgdm, psi, dpiqa"),
         (["features=nss", "features.nss.scales=0"], "scales=0: expected 1 or more"),
         (["features=efficientnet", "features.efficientnet.blocks=[x]"], "expected one or more of"),
         (["features=efficientnet", "features.efficientnet.variant=b0"], "one of lite0, lite2"),

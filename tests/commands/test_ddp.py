@@ -98,3 +98,26 @@ def test_extract_prints_the_store_once(micro, scores_csv, tmp_path):
     assert outcome.status == 0, outcome.err
     assert len(outcome.out.splitlines()) == 1
     assert Path(outcome.out.strip()).parent == tmp_path / "store"
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_teacher_as_one_does(micro_folder, scores_csv, tmp_path):
+    """Five validation pictures: one of them comes twice."""
+    options = [
+        *("method=dpiqa", "backbone=folder", f"backbone.source={micro_folder}"),
+        *("backbone.resolution=64", "method.teacher.prompts=learnt", "method.teacher.side=8"),
+        *("method.teacher.width=16", "method.training.batch_size=4", "method.training.epochs=2"),
+        *("method.training.lr=1e-3", "dataset=csv", f"dataset.path={scores_csv}"),
+        "fractions=[0.5,0.21,0.29]",
+    ]
+    two = console_script("train", *options, *places(tmp_path / "two"), *DDP)
+    assert two.status == 0, two.err
+    assert two.out == f"{two.results_path}\n"
+    one = succeed("train", *options, *places(tmp_path / "one"))
+    assert one.results["n"]["val"] == 5
+    assert two.results["signature"] == one.results["signature"]
+    assert two.results["fit"]["best_step"] == one.results["fit"]["best_step"]
+    assert two.results["metrics"]["val"] == one.results["metrics"]["val"]
+    for of_two, of_one in zip(two.predictions(), one.predictions(), strict=True):
+        assert of_two["name"] == of_one["name"]
+        assert float(of_two["pred"]) == pytest.approx(float(of_one["pred"]), abs=1e-3)

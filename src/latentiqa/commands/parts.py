@@ -43,8 +43,12 @@ PLAIN_VALUES: dict[str, tuple[Any, str]] = {
 """Types of the keys at the top, and what to tell."""
 
 LGDM_PARTS = ("backbone", "timesteps", "layers", "guidance")
-LGDM_KEYS = (*LGDM_PARTS, "perceptual", "prompt", "seed")
-"""Keys that only LGDM reads; other methods' runs neither depend on them nor record them."""
+UNREAD = {
+    "lgdm": (),
+    "psi": (*LGDM_PARTS, "perceptual", "prompt", "seed"),
+    "dpiqa": ("timesteps", "layers", "guidance", "perceptual", "prompt", "pooling", "head"),
+}
+"""Keys that a method does not read: its runs neither depend on them nor record them."""
 
 
 def plain(config: DictConfig, split: Split | None = None) -> dict[str, Any]:
@@ -61,9 +65,9 @@ def plain(config: DictConfig, split: Split | None = None) -> dict[str, Any]:
     if split is not None and _is_path(config.split):
         unmade = {"split": split.kind, "fractions": None, "validation_fraction": None}
         values |= split.made_by or unmade
-    if "method" in values and values["method"]["name"] != "lgdm":
-        values |= dict.fromkeys(LGDM_KEYS)
-        values["choices"] = {k: v for k, v in values["choices"].items() if k not in LGDM_KEYS}
+    if unread := UNREAD[values["method"]["name"]] if "method" in values else ():
+        values |= dict.fromkeys(unread)
+        values["choices"] = {k: v for k, v in values["choices"].items() if k not in unread}
     return values
 
 
@@ -73,12 +77,14 @@ class Method:
 
     Attributes:
         lgdm: its backbone, timesteps, layers and guidance; empty without LGDM.
+        dpiqa: backbone, teacher and training of DP-IQA; empty without it.
         psis: psis of the picture itself by name.
         pooling: of each of them by name.
         views: what of a picture all of them see.
     """
 
     lgdm: dict[str, Any]
+    dpiqa: dict[str, Any]
     psis: dict[str, PooledPsi]
     pooling: dict[str, str]
     views: Views
@@ -86,7 +92,8 @@ class Method:
     @property
     def note(self) -> str | None:
         """What goes wherever the numbers go."""
-        return self.lgdm["backbone"].note if self.lgdm else None
+        described = self.lgdm or self.dpiqa
+        return described["backbone"].note if described else None
 
 
 def check_method(config: DictConfig) -> Method:
@@ -96,6 +103,8 @@ def check_method(config: DictConfig) -> Method:
         ConfigError: a value is outside its range.
     """
     psis = _check_psis(config)
+    lgdm: dict[str, Any] = {}
+    dpiqa: dict[str, Any] = {}
     match OmegaConf.select(config, "method.name"):
         case "lgdm":
             for key in LGDM_PARTS:
@@ -105,21 +114,28 @@ def check_method(config: DictConfig) -> Method:
                 build(config.perceptual)  # an error names it, and not the guidance.psi it becomes
             lgdm = {key: build(config[key]) for key in LGDM_PARTS}
         case "psi":
-            lgdm = {}
             if not psis:
                 raise ConfigError(
                     "method=psi with features=none: there is nothing to compute; choose one of "
                     "conf/features/, for example features=efficientnet, or method=lgdm."
                 )
+        case "dpiqa":
+            if psis:
+                raise ConfigError(
+                    f"method=dpiqa with features={', '.join(psis)}: it gives the scores itself; "
+                    "set features=none."
+                )
+            described = {"backbone": config.backbone, **config.method}
+            dpiqa = {key: build(described[key]) for key in ("backbone", "teacher", "training")}
         case name:
-            raise ConfigError(f"method.name={name!r}: expected lgdm or psi.")
-    pooling = _check_pooling(config, [*(["lgdm"] if lgdm else []), *psis])
+            raise ConfigError(f"method.name={name!r}: expected one of {', '.join(UNREAD)}.")
+    pooling = {} if dpiqa else _check_pooling(config, [*(["lgdm"] if lgdm else []), *psis])
     if OmegaConf.select(config, "views") is None:
         raise ConfigError(
             "views=null: expected one of the choices in conf/views/; a run from before there were "
             "any has to be trained again."
         )
-    return Method(lgdm, psis, pooling, build(config.views))
+    return Method(lgdm, dpiqa, psis, pooling, build(config.views))
 
 
 def rated_dataset(config: DictConfig) -> Manifest:
@@ -167,11 +183,31 @@ def _check_pooling(config: DictConfig, names: Sequence[str]) -> dict[str, str]:
     return {name: pooling[name] for name in names}
 
 
-def load_extractors(config: DictConfig, method: Method) -> list[FeatureExtractor]:
-    """Load what computes the features: LGDM around its backbone, then the psis."""
+def load_extractors(
+    config: DictConfig, method: Method, folder: Path | None = None
+) -> list[FeatureExtractor]:
+    """Load what computes the features: LGDM around its backbone, then the psis; or DP-IQA.
+
+    Args:
+        config: of the run.
+        method: from `check_method`.
+        folder: of the run, with what it has trained, for methods that are trained.
+
+    Raises:
+        ConfigError: there is no run, and the method is trained.
+        DataError: what it has trained is missing or damaged.
+    """
     from latentiqa.methods.lgdm import LGDM
     from latentiqa.methods.psi import PsiFeatures
 
+    if method.dpiqa:
+        if folder is None:
+            raise ConfigError("method=dpiqa is trained before it is run: use latentiqa train.")
+        from latentiqa.dpiqa.saving import load_teacher
+        from latentiqa.methods.dpiqa import DPIQA
+
+        backbone, design = (method.dpiqa[key] for key in ("backbone", "teacher"))
+        return [DPIQA(*load_teacher(folder / "teacher", backbone.load(), design, config.seed))]
     extractors: list[FeatureExtractor] = []
     if method.lgdm:
         backbone, timesteps, layers, guidance = (method.lgdm[key] for key in LGDM_PARTS)
@@ -246,7 +282,7 @@ def quieten() -> None:
 
 
 def trainer_factory(config: DictConfig) -> Callable[..., Trainer]:
-    """What makes the Lightning trainer of the predict loop.
+    """What makes a Lightning trainer: of the predict loop, but for what is changed.
 
     Guidance needs gradients, so PyTorch's inference mode, Lightning's default, is off.
 
@@ -267,12 +303,10 @@ def trainer_factory(config: DictConfig) -> Callable[..., Trainer]:
         return build(
             config.trainer,
             callbacks=[*callbacks, *extra],
-            logger=False,
             enable_progress_bar=progress_bar,
             enable_model_summary=False,
-            enable_checkpointing=False,
             inference_mode=False,
-            **changes,
+            **{"logger": False, "enable_checkpointing": False} | changes,
         )
 
     # Once now: a wrong value or a GPU that is not there ends the run before pictures are read.

@@ -122,7 +122,7 @@ def run(config: DictConfig) -> Done:
     )
     write_atomic(plan.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plan.values)))
     write_atomic(plan.folder / "split.json", plan.split.to_json())
-    from latentiqa.commands.results import track_run
+    from latentiqa.commands.results import set_logs_aside, track_run
     from latentiqa.pretraining.legs import Legs
 
     legs = Legs(config.minutes)
@@ -166,13 +166,6 @@ def run(config: DictConfig) -> Done:
             "stopped at step %d of %d; the same command goes on", trainer.global_step, config.steps
         )
     return announce(results_path)
-
-
-def set_logs_aside(folder: Path) -> None:
-    """Rename the curves of the leg before: the CSV logger begins its file anew."""
-    current = folder / "metrics.csv"
-    if current.exists():
-        current.rename(folder / f"metrics-leg{len(list(folder.glob('metrics*.csv')))}.csv")
 
 
 def crops_of(config: DictConfig, plan: Plan) -> CropModule:

@@ -119,6 +119,13 @@ def announce(results_path: Path) -> Done:
     return Done(objective=results["metrics"].get("val", {}).get("srcc"))
 
 
+def set_logs_aside(folder: Path) -> None:
+    """Rename the curves of the leg before: the CSV logger begins its file anew."""
+    current = folder / "metrics.csv"
+    if current.exists():
+        current.rename(folder / f"metrics-leg{len(list(folder.glob('metrics*.csv')))}.csv")
+
+
 @contextmanager
 def track_run(config: DictConfig, folder: Path, values: dict[str, Any]) -> Iterator[Logger | None]:
     """The run's logger, finished whatever happens.

@@ -3,11 +3,13 @@
 Usage: latentiqa train [group=choice ...] [key=value ...]
 
 The last line printed is the path of results.json. The run's folder is named by its config: the
-same run asked for again is skipped when it is finished, and goes on when it was interrupted.
+same run asked for again is skipped when it is finished, and goes on when it was interrupted. With
+method=dpiqa a U-Net is trained first, which gives the scores itself.
 
   latentiqa train experiment=demo
   latentiqa train dataset=csv dataset.path=my.csv guidance=none head=mlp
   latentiqa train method=psi features=efficientnet
+  latentiqa train method=dpiqa trainer=gpu method.teacher.tuning=frozen
 
   groups    method backbone timesteps layers guidance perceptual features views head dataset
             trainer logger callbacks experiment sweep debug
@@ -46,7 +48,15 @@ from latentiqa.commands.parts import (
     split_of,
     trainer_factory,
 )
-from latentiqa.commands.results import Clock, announce, provenance, score_part, track_run
+from latentiqa.commands.results import (
+    Clock,
+    announce,
+    provenance,
+    score_part,
+    set_logs_aside,
+    track_run,
+)
+from latentiqa.commands.teacher import train_teacher
 from latentiqa.errors import DataError
 from latentiqa.files import write_atomic
 from latentiqa.runs import signature, write_json, write_predictions
@@ -78,8 +88,11 @@ def plan_run(config: DictConfig) -> Plan:
     Raises:
         LatentiqaError: a value is outside its range, or the lists are not what they should be.
     """
+    from latentiqa.heads import IdentityHead
+
     check_values(config)
-    method, head = check_method(config), build(config.head)
+    method = check_method(config)
+    head = IdentityHead() if method.dpiqa else build(config.head)
     manifest = rated_dataset(config)
     split = split_of(config, manifest)
     values = plain(config, split)
@@ -119,21 +132,29 @@ def run(config: DictConfig) -> Done:
     _refuse_few(parts)
     clock.lap("inspect")
 
-    extractors = load_extractors(config, plan.method)
     views, flips = plan.method.views, config.data.flips
-    mirrored = parts["train"] if flips else []
-    filled = fill_stores(config, extractors, views, manifest, keys, make_trainer, mirrored)
-    if is_other_rank():
-        return Done()
-    clock.lap("extract")
-
-    x = {
-        part: read_stores(filled, [keys[n] for n in names], views, flips and part == "train")
-        for part, names in parts.items()
-    }
-    targets = {r.name: manifest.target(r.mos) for r in wanted}
-    y = {p: torch.tensor([targets[n] for n in parts[p]]) for p in parts}
+    if plan.method.dpiqa and not is_other_rank():
+        set_logs_aside(plan.folder / "logs")
     with track_run(config, plan.folder, plan.values) as logger:
+        training: dict[str, Any] = {}
+        if plan.method.dpiqa:
+            training = train_teacher(
+                config, plan.method, manifest, parts, keys, plan.folder, make_trainer, logger
+            )
+            clock.lap("train")
+        extractors = load_extractors(config, plan.method, plan.folder)
+        mirrored = parts["train"] if flips else []
+        filled = fill_stores(config, extractors, views, manifest, keys, make_trainer, mirrored)
+        if is_other_rank():
+            return Done()
+        clock.lap("extract")
+
+        x = {
+            part: read_stores(filled, [keys[n] for n in names], views, flips and part == "train")
+            for part, names in parts.items()
+        }
+        targets = {r.name: manifest.target(r.mos) for r in wanted}
+        y = {p: torch.tensor([targets[n] for n in parts[p]]) for p in parts}
         fit = head.fit(
             x["train"],
             y["train"],
@@ -161,7 +182,7 @@ def run(config: DictConfig) -> Done:
             "split_hash": split.hash,
             **provenance(manifest, filled, views, clock),
             "notes": notes_of(plan.method.note, manifest.note),
-            "fit": fit,
+            "fit": fit | training,
             "config": plan.values,
         }
         write_json(results_path, results)

@@ -42,10 +42,11 @@ class FinishedRun:
     def method(self) -> str:
         """What scores, such as ``LGDM on tiny + efficientnet, ridge``."""
         choices = self.results["config"]["choices"]
-        lgdm = f"LGDM on {choices.get('backbone')}"
+        backbone = choices.get("backbone")
+        said: dict[str, str] = {"lgdm": f"LGDM on {backbone}", "dpiqa": f"DP-IQA on {backbone}"}
         names = self.results["features"].split(" + ")
-        features = " + ".join(lgdm if name == "lgdm" else name for name in names)
-        return f"{features}, {choices['head']}"
+        features = " + ".join(said.get(name, name) for name in names)
+        return f"{features}, {choices['head']}" if "head" in choices else features
 
     @property
     def trained_on(self) -> str:
@@ -107,7 +108,7 @@ def find_run(run: str | Path | None, runs: str | Path) -> FinishedRun:
 def load_run(run: FinishedRun) -> LoadedRun:
     """Load the method and the head of a finished training run.
 
-    Of its folder, results.json and head/ are read.
+    Of its folder, results.json and head/ are read, and of a method that is trained, teacher/.
 
     Raises:
         ConfigError: what is here is not what the run was made with.
@@ -119,7 +120,7 @@ def load_run(run: FinishedRun) -> LoadedRun:
     assert isinstance(config, DictConfig)
     method = check_method(config)
     head, meta = load_head(run.folder / "head")
-    extractors = load_extractors(config, method)
+    extractors = load_extractors(config, method, run.folder)
     if feature_names(extractors) != meta["features"]:
         raise ConfigError(
             f"run={run.folder}: its head was fitted on other features than the config beside "

@@ -1,20 +1,21 @@
-"""Pictures in batches, for Lightning's predict loop."""
+"""Pictures in batches, for Lightning's predict loop and for training."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from latentiqa.data.images import MAX_PIXELS, read_image
 from latentiqa.data.manifest import Record
 from latentiqa.data.views import Views, alike
-from latentiqa.errors import ConfigError
+from latentiqa.errors import ConfigError, check_integer
 
 Sample = dict[str, Any]
 
@@ -114,6 +115,116 @@ class PictureDataModule(LightningDataModule):
             shuffle=False,
             num_workers=self.num_workers,
             collate_fn=partial(collate, most=self.batch_size),
+        )
+
+
+class Shuffled(Sampler[int]):
+    """Numbers below ``n`` without end: all of them in a new order each time round.
+
+    The order depends on (seed, round) alone, so training goes on where it was by starting at the
+    number of pictures already seen.
+
+    Args:
+        n: pictures.
+        seed: of the orders.
+        start: position in the row where it begins.
+        stride: only every so many-th, for one of several devices.
+
+    Example:
+        >>> from itertools import islice
+        >>> row = list(islice(Shuffled(3, seed=0), 9))
+        >>> [sorted(row[i : i + 3]) for i in (0, 3, 6)]
+        [[0, 1, 2], [0, 1, 2], [0, 1, 2]]
+        >>> list(islice(Shuffled(3, seed=0, start=4, stride=2), 2)) == row[4:8:2]
+        True
+    """
+
+    def __init__(self, n: int, seed: int = 0, start: int = 0, stride: int = 1) -> None:
+        self.n = n
+        self.seed = seed
+        self.start = start
+        self.stride = stride
+
+    def __iter__(self) -> Iterator[int]:
+        position, known = self.start, -1
+        order = np.empty(0, dtype=int)
+        while True:
+            number, place = divmod(position, self.n)
+            if number != known:
+                known, order = (
+                    number,
+                    np.random.default_rng([self.seed, number]).permutation(self.n),
+                )
+            yield int(order[place])
+            position += self.stride
+
+
+class RatedModule(LightningDataModule):
+    """Rated pictures for training without end, shuffled, and those of validation.
+
+    Args:
+        train: pictures to train on; all views of a picture are in one batch.
+        val: pictures to choose on.
+        batch_size: pictures of a pass on each device.
+        val_batch_size: views that are computed together in validation.
+        num_workers: processes that read ahead; 0 reads in the main process.
+        seed: of the order.
+
+    Raises:
+        ConfigError: a value is outside its range.
+    """
+
+    def __init__(
+        self,
+        train: PictureDataset,
+        val: PictureDataset,
+        batch_size: int,
+        val_batch_size: int,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_integer("batch_size", batch_size, 1)
+        check_integer("val_batch_size", val_batch_size, 1)
+        check_integer("num_workers", num_workers, 0)
+        self.train = train
+        self.val = val
+        self.batch_size = batch_size
+        self.val_batch_size = val_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+
+    def train_dataloader(self) -> DataLoader[list[Sample]]:
+        """Pictures without end; of a resumed run, from the first one that it has not seen."""
+        rank, ranks, seen = 0, 1, 0
+        if self.trainer is not None:
+            rank, ranks = self.trainer.global_rank, self.trainer.world_size
+            a_step = self.batch_size * ranks * self.trainer.accumulate_grad_batches
+            seen = self.trainer.global_step * a_step
+        order = Shuffled(len(self.train), self.seed, seen + rank, ranks)
+        # Views and their mirrored copies.
+        most = self.batch_size * 2 * self.train.views.number
+        return self._loader(self.train, order, self.batch_size, most)
+
+    def val_dataloader(self) -> DataLoader[list[Sample]]:
+        """Every picture; of several devices each has as many, for which some come twice."""
+        rank, ranks = 0, 1
+        if self.trainer is not None:
+            rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        n = len(self.val)
+        positions = [i % n for i in range(rank, math.ceil(n / ranks) * ranks, ranks)]
+        pictures = max(1, self.val_batch_size // self.val.views.number)
+        return self._loader(self.val, positions, pictures, self.val_batch_size)
+
+    def _loader(
+        self, pictures: PictureDataset, order: Sampler[int] | list[int], batch_size: int, most: int
+    ) -> DataLoader[list[Sample]]:
+        return DataLoader(
+            pictures,
+            batch_size=batch_size,
+            sampler=order,
+            num_workers=self.num_workers,
+            collate_fn=partial(collate, most=most),
         )
 
 

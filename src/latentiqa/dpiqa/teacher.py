@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from latentiqa.dpiqa.prompts import COARSE_DISTORTIONS, FINE_DISTORTIONS, prompt
 from latentiqa.dpiqa.text_adapter import TextAdapter
 from latentiqa.errors import ConfigError, check_integer
 from latentiqa.noise import image_noise
+from latentiqa.recipe import UNRECORDED
 
 CHOICES = {
     "prompts": ("coarse", "fine", "learnt", "none"),
@@ -72,7 +73,7 @@ class Design:
     side: int = 64
     width: int = 512
     narrowing: Sequence[int] = (128, 32, 8)
-    checkpointing: bool = False
+    checkpointing: bool = field(default=False, metadata=UNRECORDED)
 
     def __post_init__(self) -> None:
         for key, choices in CHOICES.items():

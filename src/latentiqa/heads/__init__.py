@@ -7,9 +7,18 @@ features, `save_head` and `load_head` keep a fitted head as safetensors and JSON
 from __future__ import annotations
 
 from latentiqa.heads.base import Head
+from latentiqa.heads.identity import IdentityHead
 from latentiqa.heads.mlp import MLPHead
 from latentiqa.heads.quadratic import QuadraticRidgeHead
 from latentiqa.heads.ridge import RidgeHead
 from latentiqa.heads.saving import load_head, save_head
 
-__all__ = ["Head", "MLPHead", "QuadraticRidgeHead", "RidgeHead", "load_head", "save_head"]
+__all__ = [
+    "Head",
+    "IdentityHead",
+    "MLPHead",
+    "QuadraticRidgeHead",
+    "RidgeHead",
+    "load_head",
+    "save_head",
+]

@@ -14,13 +14,14 @@ from safetensors.torch import load, save
 from latentiqa.errors import DataError
 from latentiqa.files import write_atomic
 from latentiqa.heads.base import Head
+from latentiqa.heads.identity import IdentityHead
 from latentiqa.heads.mlp import MLPHead
 from latentiqa.heads.quadratic import QuadraticRidgeHead
 from latentiqa.heads.ridge import RidgeHead
 
 SCHEMA = 1
 HEADS: dict[str, type[Head]] = {
-    head.__name__: head for head in (RidgeHead, QuadraticRidgeHead, MLPHead)
+    head.__name__: head for head in (RidgeHead, QuadraticRidgeHead, MLPHead, IdentityHead)
 }
 """The classes that a file may name; nothing else is ever constructed."""
 
