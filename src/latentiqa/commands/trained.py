@@ -43,8 +43,8 @@ class FinishedRun:
         """What scores, such as ``LGDM on tiny + efficientnet, ridge``."""
         choices = self.results["config"]["choices"]
         backbone = choices.get("backbone")
-        said: dict[str, str] = {"lgdm": f"LGDM on {backbone}", "dpiqa": f"DP-IQA on {backbone}"}
-        names = self.results["features"].split(" + ")
+        said = {"lgdm": f"LGDM on {backbone}", "dpiqa": f"DP-IQA on {backbone}"}
+        names: list[str] = self.results["features"].split(" + ")
         features = " + ".join(said.get(name, name) for name in names)
         return f"{features}, {choices['head']}" if "head" in choices else features
 
