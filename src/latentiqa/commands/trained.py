@@ -42,9 +42,10 @@ class FinishedRun:
     def method(self) -> str:
         """What scores, such as ``LGDM on tiny + efficientnet, ridge``."""
         choices = self.results["config"]["choices"]
-        lgdm = f"LGDM on {choices.get('backbone')}"
+        backbone = choices.get("backbone")
+        titles = {"lgdm": f"LGDM on {backbone}", "latents": f"latents of {backbone}"}
         names = self.results["features"].split(" + ")
-        features = " + ".join(lgdm if name == "lgdm" else name for name in names)
+        features = " + ".join(titles.get(name, name) for name in names)
         return f"{features}, {choices['head']}"
 
     @property
