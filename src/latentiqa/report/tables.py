@@ -65,7 +65,7 @@ def lookup(result: Mapping[str, Any], key: str) -> Any:
 def cell(key: str, value: Any) -> str:
     """A value as text: correlations with 3 decimals, seconds with 1 below 100 and 0 above.
 
-    A summary over splits is its median and, in brackets, the interval.
+    A summary over splits or seeds is its median or mean and, in brackets, the interval.
 
     Example:
         >>> cell("metrics.test.srcc", 0.90449), cell("seconds", 12.34), cell("seconds", 1234.5)
@@ -76,9 +76,10 @@ def cell(key: str, value: Any) -> str:
     if value is None:
         return ABSENT
     if not _is_number(value):
-        if isinstance(value, dict) and "median" in value:
-            median, low, high = (cell(key, value[name]) for name in ("median", "low", "high"))
-            return f"{median} [{low}, {high}]"
+        if isinstance(value, dict) and "low" in value:
+            middle = "median" if "median" in value else "mean"
+            middle, low, high = (cell(key, value[name]) for name in (middle, "low", "high"))
+            return f"{middle} [{low}, {high}]"
         return str(value)
     match key.rpartition(".")[2]:
         case name if name in CORRELATIONS:
