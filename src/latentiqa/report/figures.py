@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -99,16 +102,39 @@ def save_panels(
     figure = _figure(3.4 * len(panels), 3.2)
     for i, (title, lines) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), i + 1)
+        styles = cycle(("--", ":", "-."))
         for label, values in lines.items():
-            if len(values) == 1:
-                axes.axhline(values[0], color="grey", linestyle="--", label=label)
+            if len(values) == 1 < len(x):
+                axes.axhline(values[0], color="grey", linestyle=next(styles), label=label)
             else:
-                axes.plot(x, values, marker="o", markersize=3, label=label)
+                axes.plot(x[: len(values)], values, marker="o", markersize=3, label=label)
         axes.set_title(title, size=9)
         axes.set_xlabel(x_label)
         axes.invert_xaxis()
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
+    _save(figure, path)
+
+
+def save_pictures(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw rows of pictures under their titles and write the figure as PNG, atomically.
+
+    Args:
+        path: the file.
+        rows: what a row is -> title -> ``(h, w, 3)`` in [0, 1]; sizes may differ, as each is drawn
+            as large as the others, pixels as squares.
+    """
+    columns = max(len(row) for row in rows.values())
+    figure = _figure(1.5 * columns + 0.3, 1.65 * len(rows))
+    for i, (name, pictures) in enumerate(rows.items()):
+        for j, (title, picture) in enumerate(pictures.items()):
+            axes = figure.add_subplot(len(rows), columns, i * columns + j + 1)
+            axes.imshow(np.asarray(picture), interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_title(title, size=7, pad=2)
+            if j == 0:
+                axes.set_ylabel(name, size=7)
     _save(figure, path)
 
 
