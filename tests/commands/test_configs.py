@@ -255,6 +255,13 @@ def test_every_sweep_names_keys_that_exist(name):
     build(composed("train", *first).guidance)
 
 
+def test_the_sweep_of_controls_has_every_recipe_of_the_study():
+    params = composed("train", "sweep=pmg_controls", hydra_too=True).hydra.sweeper.params
+    study = config_folder("experiments") / "pmg_ablation" / "experiment"
+    names = params.experiment.split(",")
+    assert sorted(names) == sorted(path.stem for path in study.glob("*.yaml"))
+
+
 def _first_value(override: Any) -> Any:
     if isinstance(override.value(), IntervalSweep):
         return override.value().start

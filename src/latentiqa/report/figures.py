@@ -125,7 +125,7 @@ def save_pictures(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
             as large as the others, pixels as squares.
     """
     columns = max(len(row) for row in rows.values())
-    figure = _figure(1.5 * columns + 0.3, 1.65 * len(rows))
+    figure = _figure(1.1 * columns + 0.3, 1.25 * len(rows))
     for i, (name, pictures) in enumerate(rows.items()):
         for j, (title, picture) in enumerate(pictures.items()):
             axes = figure.add_subplot(len(rows), columns, i * columns + j + 1)
