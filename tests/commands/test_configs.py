@@ -125,7 +125,8 @@ def check_alignment(config: Any, choice: str, _folder: Any) -> None:
 
 def check_timesteps(config: Any, choice: str, _folder: Any) -> None:
     used = build(config.timesteps).used
-    assert len(used) == {"single": 1, "tiny": 3, "lgdm": 10}[choice]
+    assert len(used) == {"single": 1, "tiny": 3, "noise_free": 3, "lgdm": 10}[choice]
+    assert build(config.timesteps).noised == (choice != "noise_free")
     assert min(used) == 10
     assert max(used) <= 100
 
@@ -255,6 +256,13 @@ def test_every_sweep_names_keys_that_exist(name):
     build(composed("train", *first).guidance)
 
 
+def test_the_sweep_of_controls_has_every_recipe_of_the_study():
+    params = composed("train", "sweep=pmg_controls", hydra_too=True).hydra.sweeper.params
+    study = config_folder("experiments") / "pmg_ablation" / "experiment"
+    names = params.experiment.split(",")
+    assert sorted(names) == sorted(path.stem for path in study.glob("*.yaml"))
+
+
 def _first_value(override: Any) -> Any:
     if isinstance(override.value(), IntervalSweep):
         return override.value().start
@@ -307,7 +315,7 @@ def test_typos_get_hydras_own_error(typo, told, nothing_loaded):
         (["method=psi"], "method=psi with features=none: there is nothing to compute"),
         (["method=psi", "features=nss", "method.resolution=x"], "views.size=x: expected"),
         (["method=psi", "features=nss", "method.resolution=0"], "views.size=0: expected"),
-        (["method.name=x"], "method.name='x': expected lgdm or psi"),
+        (["method.name=x"], "method.name='x': expected lgdm, latents, psi"),
         (["features=nss", "features.nss.scales=0"], "scales=0: expected 1 or more"),
         (["features=efficientnet", "features.efficientnet.blocks=[x]"], "expected one or more of"),
         (["features=efficientnet", "features.efficientnet.variant=b0"], "one of lite0, lite2"),

@@ -289,8 +289,9 @@ def measure_denoising(
     """Denoising loss by timestep, of the backbone and of its controls; a table and a figure."""
     import torch
 
+    from latentiqa.backbones.reinitialised import reinitialised
     from latentiqa.data.captions import describe
-    from latentiqa.pretraining.assessment import denoising_errors, linear_loss, reinitialised
+    from latentiqa.pretraining.assessment import denoising_errors, linear_loss
     from latentiqa.report.figures import save_lines
 
     timesteps = list(config.denoising.timesteps)

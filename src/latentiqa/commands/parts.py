@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lightning import Callback, Trainer
     from torch import Tensor
 
+    from latentiqa.backbones.source import BackboneSource
     from latentiqa.data.images import BadImage
     from latentiqa.data.manifest import Manifest, Record
     from latentiqa.data.splits import Split
@@ -42,9 +43,10 @@ PLAIN_VALUES: dict[str, tuple[Any, str]] = {
 }
 """Types of the keys at the top, and what to tell."""
 
-LGDM_PARTS = ("backbone", "timesteps", "layers", "guidance")
+LGDM_PARTS = ("timesteps", "layers", "guidance")
 LGDM_KEYS = (*LGDM_PARTS, "perceptual", "prompt", "seed")
-"""Keys that only LGDM reads; other methods' runs neither depend on them nor record them."""
+UNREAD = {"lgdm": (), "latents": LGDM_KEYS, "psi": ("backbone", *LGDM_KEYS)}
+"""Keys that a method does not read; its runs neither depend on them nor record them."""
 
 
 def plain(config: DictConfig, split: Split | None = None) -> dict[str, Any]:
@@ -61,9 +63,9 @@ def plain(config: DictConfig, split: Split | None = None) -> dict[str, Any]:
     if split is not None and _is_path(config.split):
         unmade = {"split": split.kind, "fractions": None, "validation_fraction": None}
         values |= split.made_by or unmade
-    if "method" in values and values["method"]["name"] != "lgdm":
-        values |= dict.fromkeys(LGDM_KEYS)
-        values["choices"] = {k: v for k, v in values["choices"].items() if k not in LGDM_KEYS}
+    if "method" in values and (unread := UNREAD[values["method"]["name"]]):
+        values |= dict.fromkeys(unread)
+        values["choices"] = {k: v for k, v in values["choices"].items() if k not in unread}
     return values
 
 
@@ -72,12 +74,14 @@ class Method:
     """Small descriptions of what computes the features, checked; nothing heavy is loaded.
 
     Attributes:
-        lgdm: its backbone, timesteps, layers and guidance; empty without LGDM.
+        backbone: the frozen model; none without LGDM or latents.
+        lgdm: its timesteps, layers and guidance; empty without LGDM.
         psis: psis of the picture itself by name.
         pooling: of each of them by name.
         views: what of a picture all of them see.
     """
 
+    backbone: BackboneSource | None
     lgdm: dict[str, Any]
     psis: dict[str, PooledPsi]
     pooling: dict[str, str]
@@ -86,7 +90,7 @@ class Method:
     @property
     def note(self) -> str | None:
         """What goes wherever the numbers go."""
-        return self.lgdm["backbone"].note if self.lgdm else None
+        return self.backbone.note if self.backbone else None
 
 
 def check_method(config: DictConfig) -> Method:
@@ -95,31 +99,37 @@ def check_method(config: DictConfig) -> Method:
     Raises:
         ConfigError: a value is outside its range.
     """
-    psis = _check_psis(config)
-    match OmegaConf.select(config, "method.name"):
+    psis, backbone, lgdm = _check_psis(config), None, {}
+    match name := OmegaConf.select(config, "method.name"):
         case "lgdm":
-            for key in LGDM_PARTS:
-                if config[key] is None:
-                    raise ConfigError(f"{key}=null: expected one of the choices in conf/{key}/.")
+            backbone = _chosen(config, "backbone")
             if config.perceptual is not None:
                 build(config.perceptual)  # an error names it, and not the guidance.psi it becomes
-            lgdm = {key: build(config[key]) for key in LGDM_PARTS}
+            lgdm = {key: _chosen(config, key) for key in LGDM_PARTS}
+        case "latents":
+            backbone = _chosen(config, "backbone")
         case "psi":
-            lgdm = {}
             if not psis:
                 raise ConfigError(
                     "method=psi with features=none: there is nothing to compute; choose one of "
                     "conf/features/, for example features=efficientnet, or method=lgdm."
                 )
-        case name:
-            raise ConfigError(f"method.name={name!r}: expected lgdm or psi.")
-    pooling = _check_pooling(config, [*(["lgdm"] if lgdm else []), *psis])
+        case _:
+            raise ConfigError(f"method.name={name!r}: expected {', '.join(UNREAD)}.")
+    pooling = _check_pooling(config, [*([name] if backbone else []), *psis])
     if OmegaConf.select(config, "views") is None:
         raise ConfigError(
             "views=null: expected one of the choices in conf/views/; a run from before there were "
             "any has to be trained again."
         )
-    return Method(lgdm, psis, pooling, build(config.views))
+    return Method(backbone, lgdm, psis, pooling, build(config.views))
+
+
+def _chosen(config: DictConfig, key: str) -> Any:
+    """The description that a group's choice builds."""
+    if config[key] is None:
+        raise ConfigError(f"{key}=null: expected one of the choices in conf/{key}/.")
+    return build(config[key])
 
 
 def rated_dataset(config: DictConfig) -> Manifest:
@@ -168,23 +178,23 @@ def _check_pooling(config: DictConfig, names: Sequence[str]) -> dict[str, str]:
 
 
 def load_extractors(config: DictConfig, method: Method) -> list[FeatureExtractor]:
-    """Load what computes the features: LGDM around its backbone, then the psis."""
+    """Load what computes the features: LGDM or latents around the backbone, then the psis."""
+    from latentiqa.methods.latents import LatentFeatures
     from latentiqa.methods.lgdm import LGDM
     from latentiqa.methods.psi import PsiFeatures
 
     extractors: list[FeatureExtractor] = []
-    if method.lgdm:
-        backbone, timesteps, layers, guidance = (method.lgdm[key] for key in LGDM_PARTS)
+    if method.backbone and method.lgdm:
         lgdm = LGDM(
-            backbone.load(),
-            timesteps,
-            layers,
-            guidance,
+            method.backbone.load(),
+            **method.lgdm,
             pooling=method.pooling["lgdm"],
             prompt=config.prompt,
             seed=config.seed,
         )
         extractors.append(lgdm)
+    elif method.backbone:
+        extractors.append(LatentFeatures(method.backbone.load(), method.pooling["latents"]))
     return extractors + [PsiFeatures(n, psi, method.pooling[n]) for n, psi in method.psis.items()]
 
 
@@ -195,7 +205,7 @@ def feature_names(extractors: Sequence[FeatureExtractor]) -> list[str]:
 
 def backbone_of(extractors: Sequence[FeatureExtractor]) -> str | None:
     """Identity of the backbone that the features come from, if there is one."""
-    return extractors[0].recipe().get("backbone")  # LGDM comes first
+    return extractors[0].recipe().get("backbone")  # what has one comes first
 
 
 def check_values(config: DictConfig) -> None:

@@ -147,23 +147,40 @@ def bootstrap_difference(
         True
     """
     _check_level(level)
-    columns: list[Any] = _columns(target, first, second)
-    if not ranks:
-        columns = [stats.zscore(values) for values in columns]
-    n = len(columns[0])
-    generator = np.random.default_rng(seed)
-    most = max(1, 2**20 // n)  # in memory at once
-    differences = []
-    for done in range(0, resamples, most):
-        drawn = generator.integers(n, size=(min(most, resamples - done), n))
-        # How often each picture was drawn, so that ranks need no further sorting.
-        cells = drawn + n * np.arange(len(drawn))[:, None]
-        counts = np.bincount(cells.ravel(), minlength=drawn.size).reshape(drawn.shape)
-        y, a, b = (_ranks(values, counts) if ranks else values for values in columns)
-        differences.append(_weighted_r(y, a, counts) - _weighted_r(y, b, counts))
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.nanquantile(np.concatenate(differences), ends)
-    return Interval(float(low), float(high))
+    first_r, second_r = _resampled([target, first, second], ranks, seed, resamples)
+    return _interval(first_r - second_r, level)
+
+
+def bootstrap_correlation(
+    target: Any,
+    *scores: Any,
+    ranks: bool = True,
+    level: float = 0.95,
+    seed: int = 0,
+    resamples: int = 2_000,
+) -> Interval:
+    """Percentile bootstrap interval of a correlation with human scores, over pictures.
+
+    Args:
+        target: human scores, (N,).
+        *scores: of a method, (N,); of several, such as those of one method with other noise, it is
+            the interval of the mean of their correlations.
+        ranks: SRCC, or PLCC.
+        level: confidence, 0 to 1.
+        seed: of the resampling.
+        resamples: how many; those in which some scores are constant are left out.
+
+    Raises:
+        ConfigError: the level is not between 0 and 1.
+        DataError: lengths differ, N < 4, or scores are constant or not finite.
+
+    Example:
+        >>> low, high = bootstrap_correlation([1, 2, 3, 4, 5, 6, 7, 8], [2, 1, 4, 3, 8, 7, 5, 6])
+        >>> low < 0.9 < round(high, 3) <= 1
+        True
+    """
+    _check_level(level)
+    return _interval(_resampled([target, *scores], ranks, seed, resamples).mean(0), level)
 
 
 def corrected_t(
@@ -260,8 +277,7 @@ def bootstrap_interval(
         raise DataError(f"{list(values)}: expected two or more finite values")
     generator = np.random.default_rng(seed)
     drawn = array[generator.integers(len(array), size=(resamples, len(array)))]
-    low, high = np.quantile(statistic(drawn, axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
+    return _interval(statistic(drawn, axis=1), level)
 
 
 def _check_level(level: float) -> None:
@@ -269,14 +285,42 @@ def _check_level(level: float) -> None:
         raise ConfigError(f"level={level}: expected a confidence, 0 < x < 1, such as 0.95")
 
 
-def _columns(target: Any, first: Any, second: Any) -> list[NDArray[np.float64]]:
-    """All three as arrays (N,), or an error that says what is wrong with them."""
-    columns = [np.asarray(values, dtype=np.float64).ravel() for values in (target, first, second)]
+def _resampled(scores: Sequence[Any], ranks: bool, seed: int, resamples: int) -> NDArray[Any]:
+    """Correlations with the first of the scores on pictures drawn with replacement.
+
+    Returns:
+        ``(len(scores) - 1, resamples)``; ``nan`` where one side is constant.
+    """
+    columns: list[Any] = _columns(*scores)
+    if not ranks:
+        columns = [stats.zscore(values) for values in columns]
+    n = len(columns[0])
+    generator = np.random.default_rng(seed)
+    most = max(1, 2**20 // n)  # in memory at once
+    found = []
+    for done in range(0, resamples, most):
+        drawn = generator.integers(n, size=(min(most, resamples - done), n))
+        # How often each picture was drawn, so that ranks need no further sorting.
+        cells = drawn + n * np.arange(len(drawn))[:, None]
+        counts = np.bincount(cells.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        y, *others = (_ranks(values, counts) if ranks else values for values in columns)
+        found.append([_weighted_r(y, x, counts) for x in others])
+    return np.concatenate(found, axis=1)
+
+
+def _interval(values: NDArray[Any], level: float) -> Interval:
+    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def _columns(*scores: Any) -> list[NDArray[np.float64]]:
+    """All of them as arrays (N,), the target first, or an error that says what is wrong."""
+    columns = [np.asarray(values, dtype=np.float64).ravel() for values in scores]
     n = len(columns[0])
     if any(len(values) != n for values in columns) or n < 4:
         raise DataError(
-            f"scores of {', '.join(str(len(c)) for c in columns)} pictures: expected the same "
-            "number of target, first and second, 4 or more"
+            f"scores of {', '.join(str(len(c)) for c in columns)} pictures: expected as many of "
+            "each method as of the target, 4 or more"
         )
     if any(not np.isfinite(values).all() or np.ptp(values) == 0 for values in columns):
         raise DataError("scores are constant or not finite: they have no correlation")
