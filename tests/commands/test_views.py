@@ -159,7 +159,12 @@ def test_pictures_need_not_be_square(own, seen, micro, shapes_csv, tmp_path):
 def test_the_limit_on_pixels_is_one_key_everywhere(micro, scores_csv, trained, tmp_path):
     """The pictures have 24 x 16 pixels."""
     dataset = on_csv(scores_csv)
+    photo = write_image(tmp_path / "photos" / "a.png")
+    synthetic = [f"dataset.root={photo.parent}", f"dataset.output={tmp_path / 'made'}"]
     commands = {
+        "pretrain": [*dataset, *places(tmp_path)],
+        "assess": [*micro[:3], *dataset, *places(tmp_path)[:1], f"input={photo}"],
+        "split": ["dataset=synthetic", *synthetic, f"paths.splits={tmp_path}"],
         "train": [*micro, *dataset, *places(tmp_path)],
         "extract": [*micro, *dataset, *places(tmp_path)],
         "evaluate": [f"run={trained.folder}", *dataset, *places(tmp_path), "part=test"],
