@@ -17,7 +17,7 @@ def test_one_command_gives_the_table_of_medians(micro, tmp_path):
     train, report = (shlex.split(part) for part in block.replace("\\\n", " ").split("&&"))
     values = {
         "split": "range(0,2)",
-        "dataset.root": str(write_biq2021(tmp_path / "biq", train=16, test=4)),
+        "dataset.root": str(write_biq2021(tmp_path / "biq", train=24, test=6)),
         "output": str(tmp_path / "table.md"),
     }
 
@@ -29,8 +29,8 @@ def test_one_command_gives_the_table_of_medians(micro, tmp_path):
     succeed("train", *here(train[2:]), *micro, *places(tmp_path))
     results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/results.json")]
     assert sorted(result["config"]["split"] for result in results) == [0, 1]
-    assert sorted(result["extracted"] for result in results) == [0, 20]
-    assert all(result["n"] == {"train": 14, "val": 2, "test": 4} for result in results)
+    assert sorted(result["extracted"] for result in results) == [0, 30]
+    assert all(result["n"] == {"train": 21, "val": 3, "test": 6} for result in results)
 
     runs, *options = here(report[2:])
     pattern = Path(runs).relative_to("runs")
