@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from latentiqa.commands.launch import config_folder, register_search_path
 from latentiqa.commands.parts import plain, without_usual_limit
 from latentiqa.data.images import read_image
+from latentiqa.pretraining.sampling import sample
 from latentiqa.runs import signature
 
 EXPERIMENTS = recipes(pretraining=True)
@@ -60,6 +61,16 @@ DIFFUSION = (
     "stage.text_encoder.num_hidden_layers=1",
     *SMALL,
 )
+
+
+@pytest.fixture(autouse=True)
+def short_sampling(monkeypatch):
+    """The grids' samples in 2 steps, not 20: what they show is not looked at here."""
+
+    def short(*arguments, **options):
+        return sample(*arguments, **options | {"steps": 2})
+
+    monkeypatch.setattr("latentiqa.pretraining.diffusion.sample", short)
 
 
 @pytest.fixture
