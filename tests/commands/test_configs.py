@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from command_line import type_in
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
+from hydra.errors import MissingConfigException
 from miniature_datasets import WRITERS, write_huggingface
 from miniatures import recipe, recipes, write_autoencoder, write_csv, write_image
 from omegaconf import DictConfig, OmegaConf
@@ -282,16 +284,47 @@ def test_wandb_sweeps_name_keys_that_exist():
     ("typo", "told"),
     [
         ("guidanc=pmg", "Could not override 'guidanc'"),
-        ("data.batchsize=4", "Key 'batchsize' is not in struct"),
-        ("guidance=pmgg", "Could not find 'guidance/pmgg'"),
-        ("experiment=dmeo", "Could not find 'experiment/dmeo'"),
+        ("data.batchsize=4", "Could not override 'data.batchsize'"),
+        ("guidance=pmgg", "guidance=pmgg: expected one of dps, freedom, mpgd, none, pmg, psld."),
+        ("views=", "views=: expected one of centre, grid_crops"),
+        ("dataset=koniq", "dataset=koniq: expected one of agiqa1k"),
+        ("experiment=dmeo", "experiment=dmeo: expected one of alignment_linear"),
+        ("-m guidance=none,pmgg", "guidance=pmgg: expected one of dps"),
+        ("views=square,centre", "Ambiguous value for argument 'views=square,centre'"),
+        ("split=range(0", "no viable alternative at input 'range(0'"),
+        ("~head", "head is not in the config: it is needed"),
     ],
 )
-def test_typos_get_hydras_own_error(typo, told, nothing_loaded):
-    outcome = type_in("train", typo)
+def test_typos_are_told_in_a_line(typo, told, nothing_loaded):
+    outcome = type_in("train", *typo.split())
     assert outcome.status == 1
-    assert told in outcome.err
-    assert "Traceback" not in outcome.err
+    assert outcome.err.startswith(f"error: {told}")
+    assert outcome.err.count("\n") == 1
+
+
+NULLS = {group: "train" for group, _ in CHOICES} | {"experiment": "train", "sweep": "train"}
+
+
+@pytest.mark.parametrize(
+    ("group", "verb"), (NULLS | {"stage": "pretrain", "alignment": "pretrain"}).items()
+)
+def test_a_group_that_is_null_is_told_its_choices(group, verb, nothing_loaded):
+    choices = [name for g, name in CHOICES if g == group] or [RECIPES, SWEEPS][group == "sweep"]
+    outcome = type_in(verb, f"{group}=null")
+    assert outcome.status == 1
+    told = f"{group}=null: expected one of {', '.join(sorted(choices))}; leave {group}= out for"
+    assert outcome.err == f"error: {told} the default.\n"
+
+
+def test_a_null_among_the_values_of_a_sweep_is_told_before_the_first_run(nothing_loaded):
+    assert "error: views=null: expected one of" in type_in("train", "-m", "views=square,null").err
+
+
+def test_hydras_switch_for_whole_tracebacks_still_works(monkeypatch, nothing_loaded):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(MissingConfigException):
+        type_in("train", "guidance=pmgg")
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
 @pytest.mark.parametrize(

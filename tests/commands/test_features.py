@@ -15,17 +15,6 @@ PSI = ["method=psi", "method.resolution=64", "features=nss"]
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory) -> Path:
-    """Runs and features of this file."""
-    return tmp_path_factory.mktemp("house")
-
-
-@pytest.fixture(scope="module")
-def options(micro, scores_csv, house) -> list[str]:
-    return [*micro, *on_csv(scores_csv), *places(house), "guidance=none"]
-
-
-@pytest.fixture(scope="module")
 def alone(options) -> Outcome:
     """LGDM without anything beside."""
     return succeed("train", *options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from finished_runs import change, write_evaluation, write_run
 from miniature_datasets import WRITERS
 from miniatures import write_csv
 from PIL import Image
+
+from latentiqa.commands.report import VIEWS
 
 KINDS = ["blur", "jpeg"] * 20
 
@@ -60,6 +63,20 @@ def test_breakdown(runs, tmp_path):
     assert len(rows) == 7 * 2 * 2
     rows = table_of(str(runs), "view=breakdown", "by=distortion", output=output)
     assert [row["Group"] for row in rows[:3]] == groups[:3]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_results_from_before_they_said_their_datasets_kind(runs, tmp_path, view):
+    before = succeed("report", str(runs), f"view={view}").out
+    for path in runs.rglob("results.json"):
+        change(path.parent, dataset_kind=...)
+    after = succeed("report", str(runs), f"view={view}").out
+    if view == "matrix":
+        assert re.search("their results do not say a kind: k.*10k, k.*10k$", after, re.MULTILINE)
+        assert "all synthetic" not in after
+        told = ["+kinds.koniq10k=authentic", "+kinds.kadid10k=synthetic"]
+        after = succeed("report", str(runs), "view=matrix", *told).out
+    assert after == before
 
 
 @pytest.mark.parametrize("suffix", ["md", "csv", "tex"])

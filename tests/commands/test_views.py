@@ -20,18 +20,7 @@ from latentiqa.commands.trained import EMBEDDED
 from latentiqa.data.images import read_image
 from latentiqa.runs import read_json
 
-CROPS = ["views=grid_crops", "views.crops=2", "guidance=none"]
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory) -> Path:
-    """Runs and features of this file."""
-    return tmp_path_factory.mktemp("house")
-
-
-@pytest.fixture(scope="module")
-def options(micro, scores_csv, house) -> list[str]:
-    return [*micro, *on_csv(scores_csv), *places(house)]
+CROPS = ["views=grid_crops", "views.crops=2"]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +94,7 @@ def test_a_score_is_the_mean_over_the_crops(flips, scores_csv, tmp_path):
 
 
 def test_evaluate_averages_and_does_not_mirror(flips, options, house):
-    own = [option for option in options if not option.startswith(("backbone", "timesteps"))]
+    own = [o for o in options if not o.startswith(("backbone", "timesteps", "guidance"))]
     again = succeed("evaluate", f"run={flips.folder}", *own, "part=test")
     assert again.results["extracted"] == 0
     assert again.results["views"] == flips.results["views"]
@@ -159,7 +148,12 @@ def test_pictures_need_not_be_square(own, seen, micro, shapes_csv, tmp_path):
 def test_the_limit_on_pixels_is_one_key_everywhere(micro, scores_csv, trained, tmp_path):
     """The pictures have 24 x 16 pixels."""
     dataset = on_csv(scores_csv)
+    photo = write_image(tmp_path / "photos" / "a.png")
+    synthetic = [f"dataset.root={photo.parent}", f"dataset.output={tmp_path / 'made'}"]
     commands = {
+        "pretrain": [*dataset, *places(tmp_path)],
+        "assess": [*micro[:3], *dataset, *places(tmp_path)[:1], f"input={photo}"],
+        "split": ["dataset=synthetic", *synthetic, f"paths.splits={tmp_path}"],
         "train": [*micro, *dataset, *places(tmp_path)],
         "extract": [*micro, *dataset, *places(tmp_path)],
         "evaluate": [f"run={trained.folder}", *dataset, *places(tmp_path), "part=test"],

@@ -36,6 +36,7 @@ from latentiqa.commands.parts import (
     plain,
     quieten,
     split_of,
+    without_usual_limit,
 )
 from latentiqa.commands.progress import track
 from latentiqa.commands.results import Clock
@@ -139,7 +140,7 @@ def run(config: DictConfig) -> Done:
     values = plain(config, plan.split)
     # Weights and pictures are known by content, not by place.
     sign = signature(
-        values | {"input": None, "backbone": plan.source.dtype},
+        without_usual_limit(values) | {"input": None, "backbone": plan.source.dtype},
         backbone=backbone.identity,
         pictures=plan.content,
         dataset=plan.manifest.fingerprint,
@@ -224,7 +225,7 @@ def measure_reconstruction(
     shown = []
     with track("reconstructing", len(pictures)) as advance:
         for record in pictures:
-            image = read_image(record.path)[None].to(backbone.device)
+            image = read_image(record.path, config.data.max_pixels)[None].to(backbone.device)
             height, width = (side - side % MULTIPLE for side in image.shape[-2:])
             if not height or not width:
                 raise DataError(
@@ -271,7 +272,14 @@ def draw_crops(
     from latentiqa.pretraining.assessment import known_crops
 
     options, batch_size = config.crops, config.data.batch_size
-    photos = DegradedCrops(records, options.size, config.seed, clean=1, zoom=options.zoom)
+    photos = DegradedCrops(
+        records,
+        options.size,
+        config.seed,
+        clean=1,
+        zoom=options.zoom,
+        max_pixels=config.data.max_pixels,
+    )
     rng = np.random.default_rng(config.seed)
     number = options.number
     chains = [sample_degradations(rng, clean=0) for _ in range(number)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -67,6 +67,19 @@ def plain(config: DictConfig, split: Split | None = None) -> dict[str, Any]:
         values |= dict.fromkeys(unread)
         values["choices"] = {k: v for k, v in values["choices"].items() if k not in unread}
     return values
+
+
+def without_usual_limit(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The config for a signature: ``data.max_pixels`` counts where it is not the default.
+
+    So runs of verbs that had no such key at first keep their names, and their checkpoints.
+    """
+    from latentiqa.data.images import MAX_PIXELS
+
+    data = dict(values["data"])
+    if data["max_pixels"] == MAX_PIXELS:
+        del data["max_pixels"]
+    return {**values, "data": data}
 
 
 @dataclass(frozen=True)
@@ -222,7 +235,7 @@ def check_values(config: DictConfig) -> None:
         raise ConfigError(f"fractions={shares}: expected three shares, for example [0.7,0.1,0.2].")
     if "data" not in config:
         return
-    if config.data.on_error not in {"stop", "skip"}:
+    if config.data.get("on_error", "stop") not in {"stop", "skip"}:
         raise ConfigError(f"data.on_error={config.data.on_error!r}: expected 'stop' or 'skip'.")
     if not isinstance(config.data.get("flips", False), bool):
         raise ConfigError(f"data.flips={config.data.flips!r}: expected true or false.")
@@ -306,7 +319,7 @@ def inspect(records: Sequence[Record], options: DictConfig) -> dict[str, str]:
 
     Args:
         records: the pictures.
-        options: the config's ``data``: ``on_error`` and, where it can be set, ``max_pixels``.
+        options: the config's ``data``: ``on_error`` and ``max_pixels``.
 
     Returns:
         Image keys by name, of the readable ones.
@@ -314,11 +327,10 @@ def inspect(records: Sequence[Record], options: DictConfig) -> dict[str, str]:
     Raises:
         DataError: pictures are bad and ``on_error`` is ``stop``.
     """
-    from latentiqa.data.images import MAX_PIXELS, inspect_images
+    from latentiqa.data.images import inspect_images
 
-    max_pixels = options.get("max_pixels", MAX_PIXELS)
     with track("reading pictures", len(records)) as advance:
-        keys, bad = inspect_images(records, advance=advance, max_pixels=max_pixels)
+        keys, bad = inspect_images(records, advance=advance, max_pixels=options.max_pixels)
     if bad:
         listing = listed(bad)
         if options.on_error == "stop":

@@ -67,9 +67,10 @@ def williams(target: Any, first: Any, second: Any, *, ranks: bool = True) -> Sig
         >>> williams(y, [1, 2, 3, 4, 5, 6, 8, 7], [2, 1, 4, 3, 8, 7, 5, 6]).p < 0.05
         True
     """
-    n, r1, r2, r12 = _correlations(target, first, second, ranks)
-    if r12 > SAME:
-        return Significance(0.0, 1.0)
+    return _compared(_williams, target, first, second, ranks)
+
+
+def _williams(n: int, r1: float, r2: float, r12: float) -> Significance:
     determinant = 1 - r1**2 - r2**2 - r12**2 + 2 * r1 * r2 * r12
     mean = (r1 + r2) / 2
     spread = 2 * (n - 1) / (n - 3) * max(determinant, 0.0) + mean**2 * (1 - r12) ** 3
@@ -101,9 +102,10 @@ def steiger(target: Any, first: Any, second: Any, *, ranks: bool = True) -> Sign
         >>> steiger(y, [1, 2, 3, 4, 5, 6, 8, 7], [2, 1, 4, 3, 8, 7, 5, 6]).p < 0.05
         True
     """
-    n, r1, r2, r12 = _correlations(target, first, second, ranks)
-    if r12 > SAME:
-        return Significance(0.0, 1.0)
+    return _compared(_steiger, target, first, second, ranks)
+
+
+def _steiger(n: int, r1: float, r2: float, r12: float) -> Significance:
     if max(abs(r1), abs(r2)) > SAME:  # Fisher's z has no end
         return Significance(math.copysign(math.inf, r1 - r2), 0.0)
     square = ((r1 + r2) / 2) ** 2
@@ -327,15 +329,22 @@ def _columns(*scores: Any) -> list[NDArray[np.float64]]:
     return columns
 
 
-def _correlations(
-    target: Any, first: Any, second: Any, ranks: bool
-) -> tuple[int, float, float, float]:
-    """Number of pictures, each method's correlation with the target, that of the methods."""
+def _compared(
+    test: Callable[[int, float, float, float], Significance],
+    target: Any,
+    first: Any,
+    second: Any,
+    ranks: bool,
+) -> Significance:
+    """A test of two correlations with one target, of N, r_1, r_2 and r_12."""
     columns: Any = _columns(target, first, second)
     if ranks:
         columns = [stats.rankdata(values) for values in columns]
     matrix: Any = np.corrcoef(columns)
-    return len(columns[0]), float(matrix[0, 1]), float(matrix[0, 2]), float(matrix[1, 2])
+    r1, r2, r12 = float(matrix[0, 1]), float(matrix[0, 2]), float(matrix[1, 2])
+    if r12 > SAME:  # one method, or two that cannot be told apart
+        return Significance(0.0, 1.0)
+    return test(len(columns[0]), r1, r2, r12)
 
 
 def _ranks(values: NDArray[np.float64], counts: NDArray[np.intp]) -> NDArray[np.float64]:
