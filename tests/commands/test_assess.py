@@ -108,8 +108,9 @@ def test_pictures(assessed):
         assert grid.size == (3 * 64 + 2 * 2, 2 * 64 + 2)
     with Image.open(assessed.folder / "reconstruction.png") as grid:
         assert grid.size == (2 * 64 + 2, 2 * 64 + 2)
-    with Image.open(assessed.folder / "denoising.png") as figure:
-        assert figure.format == "PNG"
+    for name in ("denoising.png", "captions.png"):
+        with Image.open(assessed.folder / name) as figure:
+            assert figure.format == "PNG"
 
 
 def test_a_finished_assessment_is_shown_again(assessed, options, kodak, tmp_path, monkeypatch):

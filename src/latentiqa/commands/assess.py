@@ -10,9 +10,9 @@ caption that fits than with a wrong one. And samples for prompts. The test part 
   latentiqa assess backbone=folder backbone.source=runs/pretrain-0123456789ab/pipeline
 
 The run's folder holds results.json, whose path is the last line printed, denoising.csv and .png,
-captions.csv, samples.png and reconstruction.png. In captions.csv a wrong caption is `another`
-(other kinds, other quality), `clean`, `degraded` (of a crop left as it is) or `kind` (another kind,
-same level).
+captions.csv and .png, samples.png and reconstruction.png. In captions.csv a wrong caption is
+`another` (other kinds, other quality), `clean`, `degraded` (of a crop left as it is) or `kind`
+(another kind, same level).
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def run(config: DictConfig) -> Done:
     denoising = measure_denoising(config, backbone, [as_they_are, degraded], folder)
     clock.lap("denoising")
     captions = measure_captions(config, backbone, as_they_are, degraded, kinds)
-    write_csv(folder / "captions.csv", captions, list(captions[0]))
+    write_captions(captions, folder)
     clock.lap("captions")
     draw_samples(config, backbone, folder)
     clock.lap("samples")
@@ -380,6 +380,25 @@ def measure_captions(
         for crops, results in found
         for name, fit in results.items()
     ]
+
+
+def write_captions(captions: Sequence[dict[str, Any]], folder: Path) -> None:
+    """The rows of `measure_captions` as a table and as a figure."""
+    from latentiqa.report.figures import save_shares
+
+    write_csv(folder / "captions.csv", captions, list(captions[0]))
+    save_shares(
+        folder / "captions.png",
+        {
+            f"{row['crops']}, not {row['wrong']} (n={row['n']})": (
+                row["share"],
+                row["low"],
+                row["high"],
+            )
+            for row in captions
+        },
+        "share denoised better with the caption that fits",
+    )
 
 
 def draw_samples(config: DictConfig, backbone: LatentDiffusion, folder: Path) -> None:

@@ -46,6 +46,32 @@ def save_lines(
     _save(figure, path)
 
 
+def save_shares(path: Path, shares: Mapping[str, tuple[float, float, float]], x_label: str) -> None:
+    """Draw shares with their intervals, one below the other, and write the figure as PNG.
+
+    A line marks a half, what guessing would give.
+
+    Args:
+        path: the file.
+        shares: what was counted -> share and the ends of its 95 % interval, each in [0, 1].
+        x_label: what the shares are of.
+    """
+    figure = _figure(7, 0.8 + 0.22 * len(shares))
+    axes = figure.add_subplot()
+    share, low, high = np.array(list(shares.values())).T
+    rows = np.arange(len(shares))
+    # An interval may end at its share, but for rounding.
+    arms = np.maximum([share - low, high - share], 0)
+    axes.errorbar(share, rows, xerr=arms, fmt="o", markersize=4, capsize=2)
+    axes.axvline(0.5, color="grey", linestyle="--")
+    axes.set_yticks(rows, list(shares), fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(f"{x_label}, 95 % intervals", size=9)
+    axes.grid(alpha=0.3, axis="x")
+    _save(figure, path)
+
+
 def save_heat_map(
     path: Path,
     values: Mapping[str, Mapping[int, float | None]],
