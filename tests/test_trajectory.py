@@ -207,7 +207,7 @@ def test_without_noise_it_starts_from_the_mean_whatever_names_and_seed(micro64, 
     for t, maps in one.items():
         assert all(torch.equal(value, other[t][address]) for address, value in maps.items())
     with torch.no_grad():
-        torch.testing.assert_close(starts[0], micro64.alpha_bar(80) ** 0.5 * micro64.encode(image))
+        torch.testing.assert_close(starts[0], micro64.rates(80).signal * micro64.encode(image))
 
 
 def test_it_ends_at_the_last_timestep_used(tiny, pictures):

@@ -21,7 +21,7 @@ SIGNATURES = {
     "lgdm_tiny": "70ea9811dc54",
     "lgdm_tiny_256_pmg": "79bec0e34ff0",
     "psi_efficientnet": "633ea261e063",
-    "tiny_scorer": "19d88181018e",
+    "tiny_scorer": "282156ec58f5",
 }
 STORES = {"lgdm_tiny": "51d27965b991", "lgdm_tiny_256_pmg": "06f226d005a6"}
 

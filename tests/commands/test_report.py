@@ -65,7 +65,8 @@ def test_breakdown(runs, tmp_path):
     assert [row["Group"] for row in rows[:3]] == groups[:3]
 
 
-@pytest.mark.parametrize("view", VIEWS)
+# Layers are of one run, of whose dataset there is no word.
+@pytest.mark.parametrize("view", sorted(set(VIEWS) - {"layers"}))
 def test_results_from_before_they_said_their_datasets_kind(runs, tmp_path, view):
     before = succeed("report", str(runs), f"view={view}").out
     for path in runs.rglob("results.json"):

@@ -228,7 +228,8 @@ def test_every_experiment_runs(name, micro, tmp_path):
     if name == "autoencoder_detail":
         own.append(f"features.reconstructed.folder={write_autoencoder(tmp_path / 'vae')}")
     outcome = succeed(
-        "train", f"experiment={name}", "debug=fdr", "limit=4", *micro, *own, *places(tmp_path)
+        *("train", f"experiment={name}", "debug=fdr", "limit=4", *micro, *own, *places(tmp_path)),
+        "timesteps.use=null",  # micro's timesteps are others
     )
     assert outcome.folder.name.startswith(f"{name}-")
     assert max(outcome.results["n"].values()) == 4

@@ -9,7 +9,7 @@ run's folder says the same, and `latentiqa report` reads it: '+columns.GFLOP=cos
 is the scorer inside the package; nothing is written then.
 
   latentiqa cost photo.jpg run=runs/demo-0123456789ab
-  for run in runs/pmg_*/; do latentiqa cost photo.jpg run=$run; done
+  latentiqa cost photo.jpg rounds=20
 
   rounds=10, warm_up=2; trainer=gpu
 """
