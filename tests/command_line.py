@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 TO_THE_END = "from latentiqa.commands import main; main()"
 
 
@@ -49,15 +47,11 @@ def type_in(verb: str, *overrides: str) -> Outcome:
     from latentiqa.commands.launch import launch
 
     out, err, status = io.StringIO(), io.StringIO(), 0
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as `spawn` does; more would wait for each other on the micro model
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = launch(verb, overrides)
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
-    finally:
-        torch.set_num_threads(threads)
     return Outcome(status, out.getvalue(), err.getvalue())
 
 

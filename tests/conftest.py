@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-torch.set_num_threads(2)
+# Small tensors: on busy cores threads would wait for each other a hundred times longer.
+torch.set_num_threads(1)
 
 # Set here rather than in a fixture: the doctests in src/ and libraries that read their environment
 # when they are imported must see it too. No test reads or fills the cache of the person who runs

@@ -26,6 +26,7 @@ TIMESTEPS = list(range(991, 0, -110))  # 991, 881, ..., 1: as diffusers' DDIM wa
         ({"values": [20, 10], "use": [30]}, "timesteps.use"),
         ({"values": [20, 10], "use": []}, "timesteps.use"),
         ({"values": [20, 10], "eta": 1.5}, "timesteps.eta"),
+        ({"values": [20, 10], "noised": 0}, "timesteps.noised"),
     ],
 )
 def test_bad_timesteps_are_refused(arguments, message):
@@ -189,6 +190,24 @@ def test_the_last_timestep_is_neither_guided_nor_run_to_its_end(tiny, pictures):
     assert list(maps) == [80, 40, 10]
     assert guided == [80, 40]
     assert len(ran) == 2
+
+
+def test_without_noise_it_starts_from_the_mean_whatever_names_and_seed(micro64, pictures):
+    image, names = pictures[0][:2].double(), pictures[1][:2]
+    starts = []
+
+    def guide(step):
+        starts.append(step.z_t)
+        return step.z0
+
+    timesteps = Timesteps([80, 10], eta=0.5, noised=False)
+    options = {"guide": guide, "passes": lambda t: 2}
+    one = run(micro64, image, names, timesteps, **options)
+    other = run(micro64, image, names[::-1], timesteps, seed=1, **options)
+    for t, maps in one.items():
+        assert all(torch.equal(value, other[t][address]) for address, value in maps.items())
+    with torch.no_grad():
+        torch.testing.assert_close(starts[0], micro64.rates(80).signal * micro64.encode(image))
 
 
 def test_it_ends_at_the_last_timestep_used(tiny, pictures):

@@ -33,7 +33,7 @@ from latentiqa.runs import read_json, write_csv, write_json
 STUDY = Path(__file__).parent
 PACKAGE = STUDY.parents[1] / "src" / "latentiqa"
 RESULTS = STUDY / "results"
-TABLES = ("*.csv", "denoising.png")
+TABLES = ("*.csv", "denoising.png", "captions.png")
 """What is copied from a run's folder as it is, beside results.json."""
 
 GRIDS = ("samples.png", "reconstruction.png")
@@ -43,7 +43,7 @@ DENOISER = ("diffusion_start", "diffusion", "diffusion_read", "diffusion_finish"
 """The results of the denoiser's stages, in order."""
 
 RUN_KEYS = (
-    *("paths", "trainer", "logger", "callbacks", "perceptual", "fractions"),
+    *("paths", "trainer", "logger", "callbacks", "fractions"),
     *("limit", "force", "fast_dev_run"),
 )
 """Keys of a run's config that a scorer does not need."""

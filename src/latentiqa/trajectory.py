@@ -31,6 +31,8 @@ class Timesteps:
         values: strictly falling, each in 0..999; the picture is noised once, to the first.
         use: the ones that features are read at; all by default.
         eta: 0 is deterministic DDIM, 1 has DDPM's variance.
+        noised: false is a control: every noise that would be drawn is 0, so that the trajectory
+            starts from the mean ``a_t z_0`` of what it would start from. Ours.
 
     Raises:
         ConfigError: a value is outside its range.
@@ -43,6 +45,7 @@ class Timesteps:
     values: Sequence[int]
     use: Sequence[int] | None = None
     eta: float = 0.0
+    noised: bool = True
 
     def __post_init__(self) -> None:
         values = tuple(self.values)
@@ -62,6 +65,8 @@ class Timesteps:
             object.__setattr__(self, "use", tuple(self.use))
         if not 0 <= self.eta <= 1:
             raise ConfigError(f"timesteps.eta={self.eta}: expected a value in [0, 1].")
+        if not isinstance(self.noised, bool):
+            raise ConfigError(f"timesteps.noised={self.noised!r}: expected true or false.")
 
     @property
     def used(self) -> tuple[int, ...]:
@@ -185,6 +190,8 @@ def trajectory(
     rates = backbone.rates
 
     def noise_for(t: int, use: str = "") -> Tensor:
+        if not timesteps.noised:
+            return torch.zeros_like(z0)
         drawn = [name + use for name in names]
         return image_noise(drawn, t, z0.shape[1:], seed=seed, device=z0.device, dtype=z0.dtype)
 

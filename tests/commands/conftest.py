@@ -46,6 +46,18 @@ def trained(base) -> Outcome:
     return succeed("train", *base)
 
 
+@pytest.fixture(scope="module")
+def house(tmp_path_factory) -> Path:
+    """Runs and features of one file, which knows what is extracted when."""
+    return tmp_path_factory.mktemp("house")
+
+
+@pytest.fixture(scope="module")
+def options(micro, scores_csv, house) -> list[str]:
+    """Overrides of a run without guidance there."""
+    return [*micro, *on_csv(scores_csv), *places(house), "guidance=none"]
+
+
 @pytest.fixture
 def nothing_loaded(monkeypatch):
     """Fail the test if a backbone is loaded or a picture is read."""

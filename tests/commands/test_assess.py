@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import re
 import shutil
 from pathlib import Path
 
@@ -107,8 +108,9 @@ def test_pictures(assessed):
         assert grid.size == (3 * 64 + 2 * 2, 2 * 64 + 2)
     with Image.open(assessed.folder / "reconstruction.png") as grid:
         assert grid.size == (2 * 64 + 2, 2 * 64 + 2)
-    with Image.open(assessed.folder / "denoising.png") as figure:
-        assert figure.format == "PNG"
+    for name in ("denoising.png", "captions.png"):
+        with Image.open(assessed.folder / name) as figure:
+            assert figure.format == "PNG"
 
 
 def test_a_finished_assessment_is_shown_again(assessed, options, kodak, tmp_path, monkeypatch):
@@ -118,6 +120,17 @@ def test_a_finished_assessment_is_shown_again(assessed, options, kodak, tmp_path
     assert again.results_path == assessed.results_path
     assert "is finished" in again.err
     assert "as they are" in again.err
+
+
+def test_pictures_are_read_under_the_limit_on_pixels_of_the_run(options, kodak, monkeypatch):
+    def read(path, max_pixels):
+        raise AssertionError(f"{path.parent.name} under {max_pixels}")
+
+    monkeypatch.setattr("latentiqa.data.images.read_image", read)
+    monkeypatch.setattr("latentiqa.data.crops.read_image", read)
+    limit = "data.max_pixels=130000000"
+    assert f"{kodak.name} under 130000000" in type_in("assess", str(kodak), *options, limit).err
+    assert re.search(r"photos\d* under 130000000", type_in("assess", *options, limit).err)
 
 
 def test_weights_are_known_by_content(assessed, options, micro_folder, tmp_path):

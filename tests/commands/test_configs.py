@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from command_line import type_in
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
+from hydra.errors import MissingConfigException
 from miniature_datasets import WRITERS, write_huggingface
 from miniatures import recipe, recipes, write_autoencoder, write_csv, write_image
 from omegaconf import DictConfig, OmegaConf
@@ -125,7 +127,8 @@ def check_alignment(config: Any, choice: str, _folder: Any) -> None:
 
 def check_timesteps(config: Any, choice: str, _folder: Any) -> None:
     used = build(config.timesteps).used
-    assert len(used) == {"single": 1, "tiny": 3, "lgdm": 10}[choice]
+    assert len(used) == {"single": 1, "tiny": 3, "noise_free": 3, "lgdm": 10}[choice]
+    assert build(config.timesteps).noised == (choice != "noise_free")
     assert min(used) == 10
     assert max(used) <= 100
 
@@ -255,6 +258,13 @@ def test_every_sweep_names_keys_that_exist(name):
     build(composed("train", *first).guidance)
 
 
+def test_the_sweep_of_controls_has_every_recipe_of_the_study():
+    params = composed("train", "sweep=pmg_controls", hydra_too=True).hydra.sweeper.params
+    study = config_folder("experiments") / "pmg_ablation" / "experiment"
+    names = params.experiment.split(",")
+    assert sorted(names) == sorted(path.stem for path in study.glob("*.yaml"))
+
+
 def _first_value(override: Any) -> Any:
     if isinstance(override.value(), IntervalSweep):
         return override.value().start
@@ -274,16 +284,47 @@ def test_wandb_sweeps_name_keys_that_exist():
     ("typo", "told"),
     [
         ("guidanc=pmg", "Could not override 'guidanc'"),
-        ("data.batchsize=4", "Key 'batchsize' is not in struct"),
-        ("guidance=pmgg", "Could not find 'guidance/pmgg'"),
-        ("experiment=dmeo", "Could not find 'experiment/dmeo'"),
+        ("data.batchsize=4", "Could not override 'data.batchsize'"),
+        ("guidance=pmgg", "guidance=pmgg: expected one of dps, freedom, mpgd, none, pmg, psld."),
+        ("views=", "views=: expected one of centre, grid_crops"),
+        ("dataset=koniq", "dataset=koniq: expected one of agiqa1k"),
+        ("experiment=dmeo", "experiment=dmeo: expected one of alignment_linear"),
+        ("-m guidance=none,pmgg", "guidance=pmgg: expected one of dps"),
+        ("views=square,centre", "Ambiguous value for argument 'views=square,centre'"),
+        ("split=range(0", "no viable alternative at input 'range(0'"),
+        ("~head", "head is not in the config: it is needed"),
     ],
 )
-def test_typos_get_hydras_own_error(typo, told, nothing_loaded):
-    outcome = type_in("train", typo)
+def test_typos_are_told_in_a_line(typo, told, nothing_loaded):
+    outcome = type_in("train", *typo.split())
     assert outcome.status == 1
-    assert told in outcome.err
-    assert "Traceback" not in outcome.err
+    assert outcome.err.startswith(f"error: {told}")
+    assert outcome.err.count("\n") == 1
+
+
+NULLS = {group: "train" for group, _ in CHOICES} | {"experiment": "train", "sweep": "train"}
+
+
+@pytest.mark.parametrize(
+    ("group", "verb"), (NULLS | {"stage": "pretrain", "alignment": "pretrain"}).items()
+)
+def test_a_group_that_is_null_is_told_its_choices(group, verb, nothing_loaded):
+    choices = [name for g, name in CHOICES if g == group] or [RECIPES, SWEEPS][group == "sweep"]
+    outcome = type_in(verb, f"{group}=null")
+    assert outcome.status == 1
+    told = f"{group}=null: expected one of {', '.join(sorted(choices))}; leave {group}= out for"
+    assert outcome.err == f"error: {told} the default.\n"
+
+
+def test_a_null_among_the_values_of_a_sweep_is_told_before_the_first_run(nothing_loaded):
+    assert "error: views=null: expected one of" in type_in("train", "-m", "views=square,null").err
+
+
+def test_hydras_switch_for_whole_tracebacks_still_works(monkeypatch, nothing_loaded):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(MissingConfigException):
+        type_in("train", "guidance=pmgg")
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -307,7 +348,7 @@ def test_typos_get_hydras_own_error(typo, told, nothing_loaded):
         (["method=psi"], "method=psi with features=none: there is nothing to compute"),
         (["method=psi", "features=nss", "method.resolution=x"], "views.size=x: expected"),
         (["method=psi", "features=nss", "method.resolution=0"], "views.size=0: expected"),
-        (["method.name=x"], "method.name='x': expected one of lgdm, psi, dpiqa"),
+        (["method.name=x"], "method.name='x': expected lgdm, latents, psi, dpiqa"),
         (["features=nss", "features.nss.scales=0"], "scales=0: expected 1 or more"),
         (["features=efficientnet", "features.efficientnet.blocks=[x]"], "expected one or more of"),
         (["features=efficientnet", "features.efficientnet.variant=b0"], "one of lite0, lite2"),

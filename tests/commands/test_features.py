@@ -15,17 +15,6 @@ PSI = ["method=psi", "method.resolution=64", "features=nss"]
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory) -> Path:
-    """Runs and features of this file."""
-    return tmp_path_factory.mktemp("house")
-
-
-@pytest.fixture(scope="module")
-def options(micro, scores_csv, house) -> list[str]:
-    return [*micro, *on_csv(scores_csv), *places(house), "guidance=none"]
-
-
-@pytest.fixture(scope="module")
 def alone(options) -> Outcome:
     """LGDM without anything beside."""
     return succeed("train", *options)
@@ -144,6 +133,27 @@ def test_a_run_without_diffusion_needs_no_backbone(micro, scores_csv, tmp_path, 
 def test_what_only_lgdm_reads_does_not_change_a_psi_run(options, psi, same, nothing_loaded):
     options = [o for o in options if o.partition("=")[0].partition(".")[0] != "backbone"]
     assert succeed("train", *options, *PSI, *same).out == psi.out
+
+
+def test_latents_alone_need_no_trajectory(options, scores_csv, tmp_path):
+    latents = ["method=latents", "features=nss"]
+    outcome = succeed("train", *options, *latents)
+    results = outcome.results
+    assert results["features"] == "latents + nss"
+    assert extracted(outcome) == {"latents": 24, "nss": 0}
+    assert results["stores"]["latents"]["n_features"] == 2 * 4  # mean_std of 4 channels
+    assert results["backbone"].startswith("folder@")
+    unused = ("timesteps", "layers", "guidance", "perceptual", "prompt", "seed")
+    assert [results["config"][key] for key in unused] == [None] * 6
+    assert results["config"]["backbone"]["name"] == "folder"
+    same = ["timesteps=lgdm", "layers=all", "guidance=pmg", "seed=1", "prompt=sharp"]
+    assert succeed("train", *options, *latents, *same).out == outcome.out
+    scored = tmp_path / "scores.csv"
+    picture = str(scores_csv.parent / outcome.predictions()[0]["name"])
+    told = succeed("score", picture, f"run={outcome.folder}", f"output={scored}")
+    assert told.status == 0
+    score = float(scored.read_text().rsplit(",", 1)[1])
+    assert score == pytest.approx(float(outcome.predictions()[0]["pred"]), rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,16 @@ import pytest
 import torch
 from command_line import succeed, type_in
 from diffusers import StableDiffusionPipeline
+from hydra import compose, initialize_config_dir
 from miniatures import recipes, write_autoencoder, write_biq2021, write_csv
 from PIL import Image
 from safetensors.torch import load_file
+
+from latentiqa.commands.launch import config_folder, register_search_path
+from latentiqa.commands.parts import plain, without_usual_limit
+from latentiqa.data.images import read_image
+from latentiqa.pretraining.sampling import sample
+from latentiqa.runs import signature
 
 EXPERIMENTS = recipes(pretraining=True)
 SMALL_AUTOENCODER = (  # that of write_autoencoder
@@ -54,6 +61,16 @@ DIFFUSION = (
     "stage.text_encoder.num_hidden_layers=1",
     *SMALL,
 )
+
+
+@pytest.fixture(autouse=True)
+def short_sampling(monkeypatch):
+    """The grids' samples in 2 steps, not 20: what they show is not looked at here."""
+
+    def short(*arguments, **options):
+        return sample(*arguments, **options | {"steps": 2})
+
+    monkeypatch.setattr("latentiqa.pretraining.diffusion.sample", short)
 
 
 @pytest.fixture
@@ -133,6 +150,28 @@ def test_a_training_in_legs_ends_with_the_weights_of_one_in_a_single_leg(
     assert_same(weights(last.folder / output), weights(whole.folder / output))
     assert last.results["metrics"] == whole.results["metrics"]
     assert last.results["seconds"] >= part.results["seconds"] > 0
+
+
+def test_crops_are_read_under_the_limit_on_pixels_of_the_run(tmp_path, photos, monkeypatch):
+    usual = pretrain(tmp_path / "runs", *AUTOENCODER, *photos)
+    limits = set()
+
+    def read(path, max_pixels):
+        limits.add(max_pixels)
+        return read_image(path, max_pixels)
+
+    monkeypatch.setattr("latentiqa.data.crops.read_image", read)
+    other = pretrain(tmp_path / "runs", *AUTOENCODER, *photos, "data.max_pixels=130000000")
+    assert limits == {130_000_000}
+    assert other.folder != usual.folder
+
+
+def test_runs_from_before_that_limit_could_be_set_keep_their_names():
+    register_search_path()
+    with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
+        pretrain, assess = (compose(v, ["dataset=demo"]) for v in ("pretrain", "assess"))
+    names = [signature(without_usual_limit(plain(config))) for config in (pretrain, assess)]
+    assert names == ["e45a534c66a4", "3f018d10a884"]
 
 
 def test_a_finished_training_is_not_run_again(tmp_path, photos):

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 from command_line import Outcome, on_csv, places, succeed, type_in
-from finished_runs import write_evaluation, write_run
+from finished_runs import change, write_evaluation, write_run
 from miniature_datasets import WRITERS
 from miniatures import write_csv
+from PIL import Image
+
+from latentiqa.commands.report import VIEWS
 
 KINDS = ["blur", "jpeg"] * 20
 
@@ -59,6 +65,21 @@ def test_breakdown(runs, tmp_path):
     assert [row["Group"] for row in rows[:3]] == groups[:3]
 
 
+# Layers are of one run, of whose dataset there is no word.
+@pytest.mark.parametrize("view", sorted(set(VIEWS) - {"layers"}))
+def test_results_from_before_they_said_their_datasets_kind(runs, tmp_path, view):
+    before = succeed("report", str(runs), f"view={view}").out
+    for path in runs.rglob("results.json"):
+        change(path.parent, dataset_kind=...)
+    after = succeed("report", str(runs), f"view={view}").out
+    if view == "matrix":
+        assert re.search("their results do not say a kind: k.*10k, k.*10k$", after, re.MULTILINE)
+        assert "all synthetic" not in after
+        told = ["+kinds.koniq10k=authentic", "+kinds.kadid10k=synthetic"]
+        after = succeed("report", str(runs), "view=matrix", *told).out
+    assert after == before
+
+
 @pytest.mark.parametrize("suffix", ["md", "csv", "tex"])
 def test_compare(runs, tmp_path, suffix):
     output = tmp_path / f"c.{suffix}"
@@ -68,6 +89,43 @@ def test_compare(runs, tmp_path, suffix):
         assert "null: " in text
     if suffix == "md":
         assert output.read_text() == printed
+
+
+def test_seeds(runs, tmp_path):
+    output = tmp_path / "s.csv"
+    rows = table_of(str(runs), "view=seeds", "+columns.Std=metrics.test.srcc.std", output=output)
+    assert [row["Seeds"] for row in rows] == ["1"] * 12  # splits and evaluations stay apart
+    for row in rows:
+        mean, low, high = (float(x.strip("[],")) for x in row["SRCC"].split())
+        assert low < mean < high
+        assert row["Noise"] == row["SRCC of seeds"] == row["Std"] == "–"
+    assert "# seeds: the head is fitted anew" in output.read_text()
+
+
+def test_layers(trained, tmp_path, nothing_loaded):
+    """From the store, and nothing that the test part has anything to do with."""
+    output, figure = tmp_path / "layers.csv", tmp_path / "layers.png"
+    moved = shutil.copytree(trained.folder, tmp_path / "moved")
+    (moved / "predictions.csv").unlink()
+    rows = table_of(str(moved), "view=layers", f"figure={figure}", output=output)
+    layers = [row["Layer"] for row in rows]
+    assert layers[0] == "up.0.resnet.0"
+    assert len(set(layers)) == 8
+    assert all(-1 <= float(row[t]) <= 1 for row in rows for t in ("t=60", "t=20"))
+    with Image.open(figure) as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 300
+
+
+def test_layers_of_what_has_none_are_refused(trained, runs, tmp_path):
+    assert "6 runs of train: expected one" in fails(str(runs), "view=layers").err
+    assert "with method=lgdm" in fails(str(next(runs.iterdir())), "view=layers").err
+    assert "with view=layers" in fails(str(runs), "figure=a.png").err
+    assert "ending in .png" in fails(str(runs), "view=layers", "figure=a.pdf").err
+    moved = shutil.copytree(trained.folder, tmp_path / "moved")
+    config = json.loads((moved / "results.json").read_text())["config"]
+    change(moved, config=config | {"paths": {"store": "gone"}})
+    assert "features are not there" in fails(str(moved), "view=layers").err
 
 
 def fails(*arguments: str) -> Outcome:
@@ -82,7 +140,7 @@ def test_faults_are_told(runs, tmp_path):
     [first, *_] = sorted(runs.rglob("predictions.csv"))
     first.unlink()
     assert f"{first}: no such file" in fails(str(runs), "view=breakdown").err
-    assert "view=odd: expected one of runs, splits, matrix" in fails(str(runs), "view=odd").err
+    assert "view=odd: expected one of runs, splits, seeds" in fails(str(runs), "view=odd").err
     assert "ranges=x: expected an integer" in fails(str(runs), "view=breakdown", "ranges=x").err
     assert "no figure scrc" in fails(str(runs), "view=matrix", "metric=scrc").err
     results = first.with_name("results.json")

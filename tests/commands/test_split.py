@@ -84,6 +84,7 @@ def test_typed_again_it_says_that_nothing_has_changed(written, roots):
     printed = [Path(line) for line in outcome.out.splitlines()]
     assert sorted(printed) == sorted(before)
     assert all(Split.from_json(path.read_text()).hash in outcome.err for path in printed)
+    assert "pictures, scores 0 to 1 on 0 to 1, higher is better" in " ".join(outcome.err.split())
 
 
 def test_another_split_is_replaced_only_when_asked(roots, tmp_path):

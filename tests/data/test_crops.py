@@ -106,3 +106,5 @@ def test_bad_values_and_files_are_named(photos, tmp_path):
     broken = Record("broken.png", tmp_path / "broken.png", mos=0.0)
     with pytest.raises(DataError, match=r"broken\.png"):
         DegradedCrops([broken], 32)[0]
+    with pytest.raises(DataError, match=r"more than 99 pixels .* raise data\.max_pixels"):
+        DegradedCrops(photos, 32, max_pixels=99)[0]

@@ -13,7 +13,9 @@ CONFIGS = Path(__file__).parents[2] / "conf" / "dataset"
 
 
 def load(name: str, **overrides):
-    return OmegaConf.merge(OmegaConf.load(CONFIGS / f"{name}.yaml"), overrides)
+    dataset = OmegaConf.merge(OmegaConf.load(CONFIGS / f"{name}.yaml"), overrides)
+    # Where the commands have it, beside the key that it reads.
+    return OmegaConf.create({"dataset": dataset, "data": {"max_pixels": 1000}}).dataset
 
 
 def test_csv(tmp_path):

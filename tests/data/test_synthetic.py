@@ -346,6 +346,8 @@ def test_pictures_that_will_not_do(tmp_path):
     assert not output.exists()
     (root / "copy.png").unlink()
     (root / "cut.png").unlink()
+    with pytest.raises(DataError, match=r"a.png: refused: 48 x 40 pixels; .* data\.max_pixels"):
+        read_synthetic(root, output=output, max_pixels=48 * 40 - 1)
     write_photo(root / "small.png", 1, (20, 12))
     with pytest.raises(DataError, match=r"small.png: 20 x 12 pixels; expected 16 a side and more"):
         read_synthetic(root, TYPES, output=output)

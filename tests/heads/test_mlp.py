@@ -31,14 +31,6 @@ def fitted(head: MLPHead, **kwargs) -> dict:
     return head.fit(x[:60], y[:60], x[60:], y[60:], **kwargs)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_linear_comes_close_to_ridge():
     x, y = problem(300)
     linear = MLPHead(hidden=(), dropout=0.0, lr=0.01, epochs=40)

@@ -97,6 +97,7 @@ def test_the_recipe_holds_what_changes_values_and_only_that(tiny):
         lgdm(tiny, prompt="a photo"),
         lgdm(tiny, timesteps=Timesteps([60, 30])),
         lgdm(tiny, timesteps=Timesteps([60, 20], eta=0.5)),
+        lgdm(tiny, timesteps=Timesteps([60, 20], noised=False)),
         lgdm(tiny, PMG()),
     ):
         assert changed.recipe() != base

@@ -8,6 +8,7 @@ from scipy import stats
 
 from latentiqa.errors import ConfigError, DataError
 from latentiqa.metrics.comparison import (
+    bootstrap_correlation,
     bootstrap_difference,
     bootstrap_interval,
     corrected_t,
@@ -100,6 +101,16 @@ def test_the_bootstrap_of_a_difference_is_that_of_every_resample(ranks):
     assert found == pytest.approx(np.quantile(differences, [0.025, 0.975]))
 
 
+@pytest.mark.parametrize("ranks", [False, True])
+def test_the_bootstrap_of_a_correlation_is_of_the_mean_over_a_methods_scores(ranks):
+    y, a, b = drawn(np.random.default_rng(7), 30, 0.7, 0.5, 0.4).round(1)
+    found = bootstrap_correlation(y, a, b, ranks=ranks, seed=3, resamples=300)
+    r = stats.spearmanr if ranks else stats.pearsonr
+    rows = np.random.default_rng(3).integers(30, size=(300, 30))
+    means = [(r(y[i], a[i])[0] + r(y[i], b[i])[0]) / 2 for i in rows]
+    assert found == pytest.approx(np.quantile(means, [0.025, 0.975]))
+
+
 def test_the_bootstrap_of_a_difference_leaves_constant_resamples_out():
     y, a, b = [1.0, 2.0, 3.0, 4.0], [0.1, 0.1, 0.1, 0.7], [4.0, 3.0, 2.0, 1.0]
     for ranks in (False, True):
@@ -164,6 +175,8 @@ def test_the_bootstrap_interval_is_scipys_and_repeats():
             lambda: bootstrap_difference([1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 4, 3], level=95),
             ConfigError,
         ),
+        (lambda: bootstrap_correlation([1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3]), DataError),
+        (lambda: bootstrap_correlation([1, 2, 3, 4], [1, 2, 3, 4], level=95), ConfigError),
         (lambda: corrected_t([0.5], [0.5]), DataError),
         (lambda: corrected_t([0.5, math.nan], [0.5, 0.4]), DataError),
         (lambda: corrected_t([0.5, 0.4], [0.5, 0.4], test_share=1.0), ConfigError),

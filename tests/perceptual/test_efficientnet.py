@@ -98,7 +98,9 @@ def test_a_picture_alone_has_the_maps_that_it_has_in_a_batch(network, pictures):
 
 def test_gradients_are_those_of_finite_differences():
     network = EfficientNetLite().double()
-    image, direction = torch.rand(2, 1, 3, 32, 32, dtype=torch.float64)
+    # A fixed draw: where a ReLU6 bends within the step, finite differences are something else.
+    drawn = torch.Generator().manual_seed(0)
+    image, direction = torch.rand(2, 1, 3, 32, 32, dtype=torch.float64, generator=drawn)
     image.requires_grad_()
 
     def energy(x):

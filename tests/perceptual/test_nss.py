@@ -12,15 +12,6 @@ from latentiqa.errors import ConfigError
 from latentiqa.perceptual.nss import NSS
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors on busy cores: threads would wait for each other a hundred times longer."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def photo_like(height: int = 64, width: int = 64, seed: int = 0) -> Tensor:
     """A 1/f picture, float64 (1, 3, H, W) in [0, 1]: its spectrum is that of photos."""
     rng = np.random.default_rng(seed)

@@ -31,7 +31,6 @@ from latentiqa.pretraining.assessment import (
     linear_loss,
     other_kind,
     reconstruct,
-    reinitialised,
 )
 
 NOISY = (Degradation("gaussian_noise", 5),)
@@ -149,29 +148,6 @@ def test_the_best_multiple_of_the_noisy_latents(power):
         residual = (e - c * z_t).square().mean().item()
         rates = Rates(abar**0.5, (1 - abar) ** 0.5)
         assert linear_loss(rates, power) == pytest.approx(residual, rel=0.01)
-
-
-def test_the_control_is_random_but_for_the_autoencoder(micro64):
-    before = {name: value.clone() for name, value in micro64.state_dict().items()}
-    state = torch.get_rng_state()
-    control = reinitialised(micro64, seed=1)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert control.vae is micro64.vae
-    assert control.dtype == torch.float64
-    assert control.scheduler is micro64.scheduler
-    assert control.identity != micro64.identity
-    assert not any(p.requires_grad for p in control.parameters())
-    after = micro64.state_dict()
-    assert all(torch.equal(after[name], value) for name, value in before.items())
-    drawn = control.state_dict()
-    for part in ("unet.conv_in.weight", "unet.conv_out.weight"):
-        assert drawn[part].shape == before[part].shape
-        assert not torch.equal(drawn[part], before[part])
-    states, own = (m.context("a photo")["encoder_hidden_states"] for m in (control, micro64))
-    assert not torch.equal(states, own)
-    same, other = (reinitialised(micro64, seed).state_dict() for seed in (1, 2))
-    assert all(torch.equal(same[name], value) for name, value in drawn.items())
-    assert not torch.equal(other["unet.conv_in.weight"], drawn["unet.conv_in.weight"])
 
 
 def test_the_description_is_one_of_the_captions():

@@ -37,6 +37,8 @@ class BackboneSource:
         dtype: what the model computes in: float32, bfloat16 or float16.
         download_gb: size of the download where one is needed, said before it starts.
         note: printed wherever numbers of this backbone appear.
+        untrained: the control: U-Net and text encoder are drawn anew, with a fixed seed, and the
+            autoencoder stays.
 
     Raises:
         ConfigError: a value is outside its range.
@@ -50,6 +52,7 @@ class BackboneSource:
     dtype: str = "float32"
     download_gb: float | None = None
     note: str | None = None
+    untrained: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -142,6 +145,10 @@ class BackboneSource:
                 f"backbone folder {folder} could not be loaded: {error}. Delete it and fetch or "
                 "build it again."
             ) from error
+        if self.untrained:
+            from latentiqa.backbones.reinitialised import reinitialised
+
+            model = reinitialised(model)
         return model.to(device)
 
     def _identity(self, files: ModelFiles, folder: Path) -> str:

@@ -10,6 +10,8 @@ VERBS = {
     "evaluate": "a trained run on another dataset",
     "score": "scores for pictures and folders",
     "extract": "hyperfeatures of a whole dataset into the store",
+    "cost": "what a score of a trained run costs: parameters, operations, time, memory",
+    "trace": "what a guided trajectory does to one picture: distances, score, maps",
     "pretrain": "train a small latent diffusion model on photos",
     "assess": "what a diffusion backbone can do: reconstruction, denoising, captions, samples",
     "report": "tables from the results.json of many runs",

@@ -10,9 +10,9 @@ caption that fits than with a wrong one. And samples for prompts. The test part 
   latentiqa assess backbone=folder backbone.source=runs/pretrain-0123456789ab/pipeline
 
 The run's folder holds results.json, whose path is the last line printed, denoising.csv and .png,
-captions.csv, samples.png and reconstruction.png. In captions.csv a wrong caption is `another`
-(other kinds, other quality), `clean`, `degraded` (of a crop left as it is) or `kind` (another kind,
-same level).
+captions.csv and .png, samples.png and reconstruction.png. In captions.csv a wrong caption is
+`another` (other kinds, other quality), `clean`, `degraded` (of a crop left as it is) or `kind`
+(another kind, same level).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from latentiqa.commands.parts import (
     plain,
     quieten,
     split_of,
+    without_usual_limit,
 )
 from latentiqa.commands.progress import track
 from latentiqa.commands.results import Clock
@@ -139,7 +140,7 @@ def run(config: DictConfig) -> Done:
     values = plain(config, plan.split)
     # Weights and pictures are known by content, not by place.
     sign = signature(
-        values | {"input": None, "backbone": plan.source.dtype},
+        without_usual_limit(values) | {"input": None, "backbone": plan.source.dtype},
         backbone=backbone.identity,
         pictures=plan.content,
         dataset=plan.manifest.fingerprint,
@@ -170,7 +171,7 @@ def run(config: DictConfig) -> Done:
     denoising = measure_denoising(config, backbone, [as_they_are, degraded], folder)
     clock.lap("denoising")
     captions = measure_captions(config, backbone, as_they_are, degraded, kinds)
-    write_csv(folder / "captions.csv", captions, list(captions[0]))
+    write_captions(captions, folder)
     clock.lap("captions")
     draw_samples(config, backbone, folder)
     clock.lap("samples")
@@ -224,7 +225,7 @@ def measure_reconstruction(
     shown = []
     with track("reconstructing", len(pictures)) as advance:
         for record in pictures:
-            image = read_image(record.path)[None].to(backbone.device)
+            image = read_image(record.path, config.data.max_pixels)[None].to(backbone.device)
             height, width = (side - side % MULTIPLE for side in image.shape[-2:])
             if not height or not width:
                 raise DataError(
@@ -271,7 +272,14 @@ def draw_crops(
     from latentiqa.pretraining.assessment import known_crops
 
     options, batch_size = config.crops, config.data.batch_size
-    photos = DegradedCrops(records, options.size, config.seed, clean=1, zoom=options.zoom)
+    photos = DegradedCrops(
+        records,
+        options.size,
+        config.seed,
+        clean=1,
+        zoom=options.zoom,
+        max_pixels=config.data.max_pixels,
+    )
     rng = np.random.default_rng(config.seed)
     number = options.number
     chains = [sample_degradations(rng, clean=0) for _ in range(number)]
@@ -289,8 +297,9 @@ def measure_denoising(
     """Denoising loss by timestep, of the backbone and of its controls; a table and a figure."""
     import torch
 
+    from latentiqa.backbones.reinitialised import reinitialised
     from latentiqa.data.captions import describe
-    from latentiqa.pretraining.assessment import denoising_errors, linear_loss, reinitialised
+    from latentiqa.pretraining.assessment import denoising_errors, linear_loss
     from latentiqa.report.figures import save_lines
 
     timesteps = list(config.denoising.timesteps)
@@ -371,6 +380,25 @@ def measure_captions(
         for crops, results in found
         for name, fit in results.items()
     ]
+
+
+def write_captions(captions: Sequence[dict[str, Any]], folder: Path) -> None:
+    """The rows of `measure_captions` as a table and as a figure."""
+    from latentiqa.report.figures import save_shares
+
+    write_csv(folder / "captions.csv", captions, list(captions[0]))
+    save_shares(
+        folder / "captions.png",
+        {
+            f"{row['crops']}, not {row['wrong']} (n={row['n']})": (
+                row["share"],
+                row["low"],
+                row["high"],
+            )
+            for row in captions
+        },
+        "share denoised better with the caption that fits",
+    )
 
 
 def draw_samples(config: DictConfig, backbone: LatentDiffusion, folder: Path) -> None:

@@ -15,11 +15,11 @@ import hydra
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.errors import InstantiationException
+from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, OmegaConfBaseException
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
@@ -28,6 +28,9 @@ from latentiqa.commands.positional import gather_paths
 from latentiqa.errors import ConfigError, LatentiqaError
 
 log = logging.getLogger("latentiqa")
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+"""Hydra's own switch: it raises errors in place of printing them."""
 
 
 class Done(NamedTuple):
@@ -52,9 +55,14 @@ class _RecipePath(SearchPathPlugin):
     """Lets ``experiment=`` and ``sweep=`` find the recipes in experiments/*/ and sweeps/."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        studies = sorted(config_folder("experiments").glob("*/experiment"))
-        for folder in [*(study.parent for study in studies), config_folder("sweeps")]:
+        for folder in recipe_folders():
             search_path.append("latentiqa", f"file://{folder}")
+
+
+def recipe_folders() -> list[Path]:
+    """Folders that hold an ``experiment`` or a ``sweep`` group."""
+    studies = sorted(config_folder("experiments").glob("*/experiment"))
+    return [*(study.parent for study in studies), config_folder("sweeps")]
 
 
 def register_search_path() -> None:
@@ -78,8 +86,10 @@ def launch(verb: str, overrides: Sequence[str]) -> int:
     module = import_module(f"latentiqa.commands.{verb}")
     as_typed = sys.argv
     statuses: list[int] = []
+    switch = {FULL_ERROR: os.environ.pop(FULL_ERROR, "0")}
 
     def task(config: DictConfig) -> float | None:
+        os.environ.update(switch)
         # Lightning starts further ranks by typing the command line again: it must see the real
         # one, and not take Hydra's (this run's folder is its signature, so ranks agree on it).
         sys.argv = as_typed
@@ -102,9 +112,18 @@ def launch(verb: str, overrides: Sequence[str]) -> int:
     overrides = gather_paths(list(overrides), key) if key else overrides
     sys.argv = [f"latentiqa {verb}", *overrides]
     try:
+        refuse_null_groups(overrides)
+        # What is wrong until the work begins was typed: it is explained here, in a line.
+        os.environ[FULL_ERROR] = "1"
         entry()
+    except (ConfigError, CompactHydraException) as error:
+        if switch[FULL_ERROR] == "1":
+            raise
+        explain(error)
+        return 1
     finally:
         sys.argv = as_typed
+        os.environ.update(switch)
     return max(statuses, default=0)
 
 
@@ -118,6 +137,24 @@ def with_choices(config: DictConfig) -> DictConfig:
     with open_dict(config):
         config.choices = choices
     return config
+
+
+def refuse_null_groups(overrides: Sequence[str]) -> None:
+    """Refuse ``group=null``, over which Hydra stumbles without naming the group.
+
+    Raises:
+        ConfigError: a group is null.
+    """
+    for word in overrides:
+        key, _, value = word.partition("=")
+        group = key.lstrip("+").partition("@")[0]
+        folders = [config_folder("conf"), *recipe_folders()]
+        choices = sorted(p.stem for folder in folders for p in folder.glob(f"{group}/*.yaml"))
+        if group and choices and "null" in value.split(","):
+            raise ConfigError(
+                f"{key}=null: expected one of {', '.join(choices)}; leave {key}= out for the "
+                "default."
+            )
 
 
 def refuse_sweeps_over_ranks(config: DictConfig) -> None:
@@ -162,9 +199,18 @@ def build(config: Any, **arguments: Any) -> Any:
 def explain(error: Exception) -> None:
     """Print an error for a person, on stderr."""
     message = str(error).strip()
-    if isinstance(error, OmegaConfBaseException) and "Missing mandatory value" in message:
-        key = getattr(error, "full_key", None) or message.rsplit(" ", 1)[-1]
-        message = f"{key} is not set: add {key}=... to the command line."
+    match error:
+        case MissingConfigException(missing_cfg_file=str(choice), options=[*known]):
+            group, _, name = choice.rpartition("/")
+            message = f"{group}={name}: expected one of {', '.join(known)}."
+        case CompactHydraException():
+            cause = str(error.__cause__ or "").partition("\n")[0]
+            message = " ".join(message.split()) + (f" ({cause})" if cause else "")
+        case OmegaConfBaseException() if "Missing mandatory value" in message:
+            key = getattr(error, "full_key", None) or message.rsplit(" ", 1)[-1]
+            message = f"{key} is not set: add {key}=... to the command line."
+        case ConfigAttributeError() if "is not in struct" in message:
+            message = f"{error.full_key} is not in the config: it is needed, do not remove it."
     # Not wrapped: paths in it can be copied. Not markup: names of files may hold brackets.
     Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {message}"), soft_wrap=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lightning import Callback, Trainer
     from torch import Tensor
 
+    from latentiqa.backbones.source import BackboneSource
     from latentiqa.data.images import BadImage
     from latentiqa.data.manifest import Manifest, Record
     from latentiqa.data.splits import Split
@@ -42,13 +43,15 @@ PLAIN_VALUES: dict[str, tuple[Any, str]] = {
 }
 """Types of the keys at the top, and what to tell."""
 
-LGDM_PARTS = ("backbone", "timesteps", "layers", "guidance")
+LGDM_PARTS = ("timesteps", "layers", "guidance")
+LGDM_KEYS = (*LGDM_PARTS, "perceptual", "prompt", "seed")
 UNREAD = {
     "lgdm": (),
-    "psi": (*LGDM_PARTS, "perceptual", "prompt", "seed"),
-    "dpiqa": ("timesteps", "layers", "guidance", "perceptual", "prompt", "pooling", "head"),
+    "latents": LGDM_KEYS,
+    "psi": ("backbone", *LGDM_KEYS),
+    "dpiqa": (*LGDM_PARTS, "perceptual", "prompt", "pooling", "head"),
 }
-"""Keys that a method does not read: its runs neither depend on them nor record them."""
+"""Keys that a method does not read; its runs neither depend on them nor record them."""
 
 
 def plain(config: DictConfig, split: Split | None = None) -> dict[str, Any]:
@@ -65,10 +68,23 @@ def plain(config: DictConfig, split: Split | None = None) -> dict[str, Any]:
     if split is not None and _is_path(config.split):
         unmade = {"split": split.kind, "fractions": None, "validation_fraction": None}
         values |= split.made_by or unmade
-    if unread := UNREAD[values["method"]["name"]] if "method" in values else ():
+    if "method" in values and (unread := UNREAD[values["method"]["name"]]):
         values |= dict.fromkeys(unread)
         values["choices"] = {k: v for k, v in values["choices"].items() if k not in unread}
     return values
+
+
+def without_usual_limit(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The config for a signature: ``data.max_pixels`` counts where it is not the default.
+
+    So runs of verbs that had no such key at first keep their names, and their checkpoints.
+    """
+    from latentiqa.data.images import MAX_PIXELS
+
+    data = dict(values["data"])
+    if data["max_pixels"] == MAX_PIXELS:
+        del data["max_pixels"]
+    return {**values, "data": data}
 
 
 @dataclass(frozen=True)
@@ -76,13 +92,15 @@ class Method:
     """Small descriptions of what computes the features, checked; nothing heavy is loaded.
 
     Attributes:
-        lgdm: its backbone, timesteps, layers and guidance; empty without LGDM.
-        dpiqa: backbone, teacher and training of DP-IQA; empty without it.
+        backbone: the diffusion model; none without LGDM, latents or DP-IQA.
+        lgdm: its timesteps, layers and guidance; empty without LGDM.
+        dpiqa: its teacher and training; empty without DP-IQA.
         psis: psis of the picture itself by name.
         pooling: of each of them by name.
         views: what of a picture all of them see.
     """
 
+    backbone: BackboneSource | None
     lgdm: dict[str, Any]
     dpiqa: dict[str, Any]
     psis: dict[str, PooledPsi]
@@ -92,8 +110,7 @@ class Method:
     @property
     def note(self) -> str | None:
         """What goes wherever the numbers go."""
-        described = self.lgdm or self.dpiqa
-        return described["backbone"].note if described else None
+        return self.backbone.note if self.backbone else None
 
 
 def check_method(config: DictConfig) -> Method:
@@ -102,17 +119,17 @@ def check_method(config: DictConfig) -> Method:
     Raises:
         ConfigError: a value is outside its range.
     """
-    psis = _check_psis(config)
+    psis, backbone = _check_psis(config), None
     lgdm: dict[str, Any] = {}
     dpiqa: dict[str, Any] = {}
-    match OmegaConf.select(config, "method.name"):
+    match name := OmegaConf.select(config, "method.name"):
         case "lgdm":
-            for key in LGDM_PARTS:
-                if config[key] is None:
-                    raise ConfigError(f"{key}=null: expected one of the choices in conf/{key}/.")
+            backbone = _chosen(config, "backbone")
             if config.perceptual is not None:
                 build(config.perceptual)  # an error names it, and not the guidance.psi it becomes
-            lgdm = {key: build(config[key]) for key in LGDM_PARTS}
+            lgdm = {key: _chosen(config, key) for key in LGDM_PARTS}
+        case "latents":
+            backbone = _chosen(config, "backbone")
         case "psi":
             if not psis:
                 raise ConfigError(
@@ -125,17 +142,24 @@ def check_method(config: DictConfig) -> Method:
                     f"method=dpiqa with features={', '.join(psis)}: it gives the scores itself; "
                     "set features=none."
                 )
-            described = {"backbone": config.backbone, **config.method}
-            dpiqa = {key: build(described[key]) for key in ("backbone", "teacher", "training")}
-        case name:
-            raise ConfigError(f"method.name={name!r}: expected one of {', '.join(UNREAD)}.")
-    pooling = {} if dpiqa else _check_pooling(config, [*(["lgdm"] if lgdm else []), *psis])
+            backbone = _chosen(config, "backbone")
+            dpiqa = {key: build(config.method[key]) for key in ("teacher", "training")}
+        case _:
+            raise ConfigError(f"method.name={name!r}: expected {', '.join(UNREAD)}.")
+    pooling = {} if dpiqa else _check_pooling(config, [*([name] if backbone else []), *psis])
     if OmegaConf.select(config, "views") is None:
         raise ConfigError(
             "views=null: expected one of the choices in conf/views/; a run from before there were "
             "any has to be trained again."
         )
-    return Method(lgdm, dpiqa, psis, pooling, build(config.views))
+    return Method(backbone, lgdm, dpiqa, psis, pooling, build(config.views))
+
+
+def _chosen(config: DictConfig, key: str) -> Any:
+    """The description that a group's choice builds."""
+    if config[key] is None:
+        raise ConfigError(f"{key}=null: expected one of the choices in conf/{key}/.")
+    return build(config[key])
 
 
 def rated_dataset(config: DictConfig) -> Manifest:
@@ -186,7 +210,7 @@ def _check_pooling(config: DictConfig, names: Sequence[str]) -> dict[str, str]:
 def load_extractors(
     config: DictConfig, method: Method, folder: Path | None = None
 ) -> list[FeatureExtractor]:
-    """Load what computes the features: LGDM around its backbone, then the psis; or DP-IQA.
+    """Load what computes the features: of diffusion, then of the psis; or DP-IQA.
 
     Args:
         config: of the run.
@@ -197,6 +221,7 @@ def load_extractors(
         ConfigError: there is no run, and the method is trained.
         DataError: what it has trained is missing or damaged.
     """
+    from latentiqa.methods.latents import LatentFeatures
     from latentiqa.methods.lgdm import LGDM
     from latentiqa.methods.psi import PsiFeatures
 
@@ -206,21 +231,21 @@ def load_extractors(
         from latentiqa.dpiqa.saving import load_teacher
         from latentiqa.methods.dpiqa import DPIQA
 
-        backbone, design = (method.dpiqa[key] for key in ("backbone", "teacher"))
-        return [DPIQA(*load_teacher(folder / "teacher", backbone.load(), design, config.seed))]
+        assert method.backbone is not None
+        design, backbone = method.dpiqa["teacher"], method.backbone.load()
+        return [DPIQA(*load_teacher(folder / "teacher", backbone, design, config.seed))]
     extractors: list[FeatureExtractor] = []
-    if method.lgdm:
-        backbone, timesteps, layers, guidance = (method.lgdm[key] for key in LGDM_PARTS)
+    if method.backbone and method.lgdm:
         lgdm = LGDM(
-            backbone.load(),
-            timesteps,
-            layers,
-            guidance,
+            method.backbone.load(),
+            **method.lgdm,
             pooling=method.pooling["lgdm"],
             prompt=config.prompt,
             seed=config.seed,
         )
         extractors.append(lgdm)
+    elif method.backbone:
+        extractors.append(LatentFeatures(method.backbone.load(), method.pooling["latents"]))
     return extractors + [PsiFeatures(n, psi, method.pooling[n]) for n, psi in method.psis.items()]
 
 
@@ -231,7 +256,7 @@ def feature_names(extractors: Sequence[FeatureExtractor]) -> list[str]:
 
 def backbone_of(extractors: Sequence[FeatureExtractor]) -> str | None:
     """Identity of the backbone that the features come from, if there is one."""
-    return extractors[0].recipe().get("backbone")  # LGDM comes first
+    return extractors[0].recipe().get("backbone")  # what has one comes first
 
 
 def check_values(config: DictConfig) -> None:
@@ -248,7 +273,7 @@ def check_values(config: DictConfig) -> None:
         raise ConfigError(f"fractions={shares}: expected three shares, for example [0.7,0.1,0.2].")
     if "data" not in config:
         return
-    if config.data.on_error not in {"stop", "skip"}:
+    if config.data.get("on_error", "stop") not in {"stop", "skip"}:
         raise ConfigError(f"data.on_error={config.data.on_error!r}: expected 'stop' or 'skip'.")
     if not isinstance(config.data.get("flips", False), bool):
         raise ConfigError(f"data.flips={config.data.flips!r}: expected true or false.")
@@ -330,7 +355,7 @@ def inspect(records: Sequence[Record], options: DictConfig) -> dict[str, str]:
 
     Args:
         records: the pictures.
-        options: the config's ``data``: ``on_error`` and, where it can be set, ``max_pixels``.
+        options: the config's ``data``: ``on_error`` and ``max_pixels``.
 
     Returns:
         Image keys by name, of the readable ones.
@@ -338,11 +363,10 @@ def inspect(records: Sequence[Record], options: DictConfig) -> dict[str, str]:
     Raises:
         DataError: pictures are bad and ``on_error`` is ``stop``.
     """
-    from latentiqa.data.images import MAX_PIXELS, inspect_images
+    from latentiqa.data.images import inspect_images
 
-    max_pixels = options.get("max_pixels", MAX_PIXELS)
     with track("reading pictures", len(records)) as advance:
-        keys, bad = inspect_images(records, advance=advance, max_pixels=max_pixels)
+        keys, bad = inspect_images(records, advance=advance, max_pixels=options.max_pixels)
     if bad:
         listing = listed(bad)
         if options.on_error == "stop":

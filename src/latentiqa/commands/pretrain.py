@@ -34,6 +34,7 @@ from latentiqa.commands.parts import (
     plain,
     quieten,
     split_of,
+    without_usual_limit,
 )
 from latentiqa.errors import ConfigError, DataError, check_integer
 from latentiqa.files import write_atomic
@@ -90,7 +91,8 @@ def plan_run(config: DictConfig) -> Plan:
         folder = values["stage"].get(key)
         if isinstance(folder, str):
             weights[key] = folder_digest(folder)
-    sign = signature(values, dataset=manifest.fingerprint, split=split.hash, **weights)
+    told = without_usual_limit(values)
+    sign = signature(told, dataset=manifest.fingerprint, split=split.hash, **weights)
     folder = Path(config.paths.runs) / f"{config.name}-{sign}"
     return Plan(manifest, split, values, folder, sign, weights)
 
@@ -188,6 +190,7 @@ def crops_of(config: DictConfig, plan: Plan) -> CropModule:
             seed=2 * config.seed + number,
             clean=options.clean,
             zoom=options.zoom,
+            max_pixels=config.data.max_pixels,
         )
     few = options.batch_size if config.fast_dev_run else options.val_crops
     return CropModule(

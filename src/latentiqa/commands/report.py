@@ -9,11 +9,15 @@ Folders are searched through. Prints Markdown; output=FILE.md, .csv or .tex writ
   latentiqa report runs/ view=matrix metric=plcc
   latentiqa report runs/lgdm-0123456789ab view=breakdown by=quality ranges=4
   latentiqa report runs/lgdm-* runs/nss-* view=compare
+  latentiqa report runs/lgdm-0123456789ab view=layers output=layers.csv figure=layers.png
 
   view=runs       a row a run or evaluation
       columns     title -> key in results.json; another one: '+columns.KRCC=metrics.test.krcc'
   view=splits     joins runs that differ in their split alone: median and its 95 % interval; mean
                   and spread by '+columns.Mean=metrics.test.srcc.mean' and .std
+  view=seeds      joins runs that differ in the noise's seed alone: mean of SRCC and PLCC with the
+                  95 % interval over pictures; how far the noise moves a score, as a share of the
+                  spread of scores over pictures; SRCC of two seeds' scores
   view=matrix     a row a method, a column a dataset that it was tested or evaluated on; means over
                   all synthetic, authentic and generated ones, weighted by pictures
       kinds       of datasets whose results do not say theirs: '+kinds.mine=authentic'
@@ -21,12 +25,16 @@ Folders are searched through. Prints Markdown; output=FILE.md, .csv or .tex writ
       by          columns of predictions.csv, such as level, or quality (in ranges=3)
   view=compare    whether one of two methods is better: over the splits that both have, or, of one
                   result each, on the same pictures; methods differ in more than their split
+  view=layers     of one run, read from its store: validation SRCC of each layer at each timestep
+                  alone; the test part is left alone
+      figure      the same as a heat map, a .png
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +47,16 @@ from latentiqa.report.breakdown import breakdown
 from latentiqa.report.compare import compare
 from latentiqa.report.finished import Finished, load_results
 from latentiqa.report.matrix import matrix
+from latentiqa.report.seeds import over_seeds
 from latentiqa.report.splits import over_splits
-from latentiqa.report.tables import Table, table, to_csv, to_latex, to_markdown
+from latentiqa.report.tables import Table, notes_of, table, to_csv, to_latex, to_markdown
 
 log = logging.getLogger(__name__)
 
 POSITIONAL = "runs"
+SEED_COLUMNS = {"Seeds": "seeds.n", "Noise": "seeds.spread", "SRCC of seeds": "seeds.srcc"}
+"""Of view=seeds, after those of the config."""
+
 FORMATS = {".md": to_markdown, ".csv": to_csv, ".tex": to_latex}
 
 
@@ -55,6 +67,9 @@ def run(config: DictConfig) -> Done:
         raise ConfigError(f"output={output}: expected a name ending in {', '.join(FORMATS)}.")
     if config.view not in VIEWS:
         raise ConfigError(f"view={config.view}: expected one of {', '.join(VIEWS)}.")
+    figure = config.figure
+    if figure is not None and not (config.view == "layers" and Path(figure).suffix == ".png"):
+        raise ConfigError(f"figure={figure}: expected a name ending in .png, with view=layers.")
     finished = load_results([Path(run) for run in _listed(config.runs)])
     rows = VIEWS[config.view](finished, config)
     print(to_markdown(rows), end="")
@@ -64,9 +79,9 @@ def run(config: DictConfig) -> Done:
     return Done()
 
 
-def _rows(results: Sequence[Any], config: DictConfig) -> Table:
+def _rows(results: Sequence[Any], config: DictConfig, **more: str) -> Table:
     columns = {str(title): str(key) for title, key in config.columns.items() if key is not None}
-    return table(results, columns, sort_by=config.sort_by, descending=config.descending)
+    return table(results, columns | more, sort_by=config.sort_by, descending=config.descending)
 
 
 def _runs(finished: Sequence[Finished], config: DictConfig) -> Table:
@@ -75,6 +90,31 @@ def _runs(finished: Sequence[Finished], config: DictConfig) -> Table:
 
 def _splits(finished: Sequence[Finished], config: DictConfig) -> Table:
     return _rows(over_splits(run.result for run in finished), config)
+
+
+def _seeds(finished: Sequence[Finished], config: DictConfig) -> Table:
+    rows = _rows(over_seeds(finished), config, **SEED_COLUMNS)
+    about = (
+        "seeds: the head is fitted anew with each; intervals are over pictures. Noise: standard "
+        "deviation of a picture's score over seeds, as a share of that over pictures"
+    )
+    return replace(rows, notes=[about, *rows.notes])
+
+
+def _layers(finished: Sequence[Finished], config: DictConfig) -> Table:
+    from latentiqa.commands.trained import read_layers
+    from latentiqa.report.figures import save_heat_map
+    from latentiqa.report.layers import layers_table
+
+    trained = [run for run in finished if run.result.get("kind") == "train"]
+    if len(trained) != 1:
+        raise ConfigError(f"{len(trained)} runs of train: expected one for view=layers.")
+    scores = read_layers(trained[0])
+    if config.figure is not None:
+        title = f"{trained[0].result['name']}: validation SRCC of one layer at one timestep"
+        save_heat_map(Path(config.figure), scores, "timestep", title)
+        log.info("written to %s", config.figure)
+    return layers_table(scores, notes_of([trained[0].result]))
 
 
 def _matrix(finished: Sequence[Finished], config: DictConfig) -> Table:
@@ -93,9 +133,11 @@ def _compare(finished: Sequence[Finished], config: DictConfig) -> Table:
 VIEWS: dict[str, Callable[[Sequence[Finished], DictConfig], Table]] = {
     "runs": _runs,
     "splits": _splits,
+    "seeds": _seeds,
     "matrix": _matrix,
     "breakdown": _breakdown,
     "compare": _compare,
+    "layers": _layers,
 }
 
 

@@ -27,6 +27,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from latentiqa.commands.doctor import describe
 from latentiqa.commands.launch import Done, build
 from latentiqa.commands.parts import check_values
 from latentiqa.data.splits import PARTS, has_official, make_split
@@ -76,7 +77,8 @@ def _state(path: Path, split: Split) -> str:
 
 def _show(manifest: Manifest, splits: dict[Path, Split], states: dict[Path, str]) -> None:
     """A table for a person; the paths alone on stdout, for scripts."""
-    table = Table(title=f"{manifest.dataset}: {len(manifest):,} pictures")
+    scores = describe(manifest)["scores"]
+    table = Table(title=f"{manifest.dataset}: {len(manifest):,} pictures, scores {scores}")
     for column in ("file", "hash", *PARTS, ""):
         table.add_column(column, justify="right" if column in PARTS else "left")
     for path, split in splits.items():

@@ -99,7 +99,8 @@ def train_teacher(
         use_distributed_sampler=False,
     )
     pictures = _pictures(config, method, manifest, parts, keys, trainer.world_size)
-    teacher = Teacher(method.dpiqa["backbone"].load(), method.dpiqa["teacher"], seed=config.seed)
+    assert method.backbone is not None
+    teacher = Teacher(method.backbone.load(), method.dpiqa["teacher"], seed=config.seed)
     counts = teacher.parameter_counts()
     log.info(
         "teacher: %s M parameters are trained; at most %d epochs of %d steps",

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from latentiqa.commands.parts import backbone_of, check_method, feature_names, load_extractors
-from latentiqa.errors import ConfigError
+from latentiqa.commands.launch import build
+from latentiqa.commands.parts import (
+    backbone_of,
+    check_method,
+    feature_names,
+    load_extractors,
+    rated_dataset,
+)
+from latentiqa.errors import ConfigError, DataError
 from latentiqa.runs import read_json
 
 EMBEDDED = Path(__file__).parents[1] / "scorer"
 """The finished run that the package carries: its results.json and head/."""
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from latentiqa.data.views import Views
     from latentiqa.heads import Head
     from latentiqa.methods.base import FeatureExtractor
+    from latentiqa.report.finished import Finished
+    from latentiqa.report.layers import Scores
 
 
 @dataclass(frozen=True)
@@ -43,9 +55,9 @@ class FinishedRun:
         """What scores, such as ``LGDM on tiny + efficientnet, ridge``."""
         choices = self.results["config"]["choices"]
         backbone = choices.get("backbone")
-        said = {"lgdm": f"LGDM on {backbone}", "dpiqa": f"DP-IQA on {backbone}"}
+        titles = {"lgdm": "LGDM on", "latents": "latents of", "dpiqa": "DP-IQA on"}
         names: list[str] = self.results["features"].split(" + ")
-        features = " + ".join(said.get(name, name) for name in names)
+        features = " + ".join(f"{titles[n]} {backbone}" if n in titles else n for n in names)
         return f"{features}, {choices['head']}" if "head" in choices else features
 
     @property
@@ -133,3 +145,56 @@ def load_run(run: FinishedRun) -> LoadedRun:
             f"is {here}; get those weights back or train again."
         )
     return LoadedRun(extractors, head, method.views, frozenset(meta["seen_images"]))
+
+
+def read_layers(run: Finished) -> Scores:
+    """What each layer of a finished run of train knows alone, from the features in its store.
+
+    The dataset's lists are read again for the scores; no picture is opened, no model is loaded,
+    and nothing of the test part is read.
+
+    Raises:
+        DataError: the run is another method's, or what it left behind is not there any more.
+        LatentiqaError: the dataset is not where it was.
+    """
+    import torch
+
+    from latentiqa.data.splits import Split
+    from latentiqa.heads import load_head
+    from latentiqa.hyperfeatures.extraction import read_features
+    from latentiqa.hyperfeatures.store import FeatureStore
+    from latentiqa.report.layers import scores_of_layers
+
+    folder, result = run.file.parent, run.result
+    if "lgdm" not in (result.get("stores") or {}):
+        raise DataError(f"{run.file}: expected a run with method=lgdm.")
+    config = OmegaConf.create(result["config"])
+    assert isinstance(config, DictConfig)
+    manifest, views = rated_dataset(config), build(config.views)
+    if manifest.fingerprint != result["dataset_fingerprint"]:
+        raise DataError(f"{run.file}: its dataset has changed since; train it again.")
+    path = Path(config.paths.store) / result["stores"]["lgdm"]["key"]
+    if not (path / "recipe.json").is_file():
+        raise DataError(
+            f"{path}: the run's features are not there; run latentiqa train again with force=true, "
+            "from the folder that it was started in."
+        )
+    recipe = read_json(path / "recipe.json")
+    recipe.pop("schema")
+    store = FeatureStore(path.parent, recipe)
+    meta = load_head(folder / "head")[1]
+    # Those of train and val alone: an image key ends with the picture's name.
+    keys = {key.partition(":")[2]: key for key in meta["seen_images"]}
+    split = Split.from_json((folder / "split.json").read_text(encoding="utf-8"))
+    parts = {"train": split.train, "val": split.val}
+    parts = {part: [name for name in names if name in keys] for part, names in parts.items()}
+
+    def read(part: str, names: Sequence[str]) -> Tensor:
+        asked = [view for name in parts[part] for view in views.names(keys[name])]
+        return read_features(store, asked, names).unflatten(0, (len(parts[part]), -1))
+
+    targets = {
+        part: torch.tensor([manifest.target(manifest.by_name[name].mos) for name in names])
+        for part, names in parts.items()
+    }
+    return scores_of_layers(meta["features"], read, targets["train"], targets["val"])

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from latentiqa.data.captions import caption, levels, sample_degradations
 from latentiqa.data.distortions import distort
-from latentiqa.data.images import read_image
+from latentiqa.data.images import MAX_PIXELS, read_image
 from latentiqa.data.manifest import Record
 from latentiqa.errors import ConfigError, check_integer
 
@@ -29,6 +29,7 @@ class DegradedCrops(Dataset[dict[str, Any]]):
         clean: probability of a crop that is left as it is.
         zoom: the largest side that is cropped, in multiples of ``size``; it is drawn between 1
             and this (and what the photo has), and scaled down to ``size``.
+        max_pixels: see `latentiqa.data.images.read_image`.
 
     Raises:
         ConfigError: a value is outside its range.
@@ -41,6 +42,7 @@ class DegradedCrops(Dataset[dict[str, Any]]):
         seed: int = 0,
         clean: float = 0.25,
         zoom: float = 2.0,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if not records:
             raise ConfigError("crops: expected at least one photo.")
@@ -54,6 +56,7 @@ class DegradedCrops(Dataset[dict[str, Any]]):
         self.seed = seed
         self.clean = clean
         self.zoom = zoom
+        self.max_pixels = max_pixels
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``image`` (3, size, size) in [0, 1], ``caption``, ``levels`` (K,) and ``name``.
@@ -63,7 +66,8 @@ class DegradedCrops(Dataset[dict[str, Any]]):
         """
         rng = np.random.default_rng([self.seed, index])
         record = self.records[int(rng.integers(len(self.records)))]
-        crop = random_crop(read_image(record.path), self.size, self.zoom, rng)
+        photo = read_image(record.path, self.max_pixels)
+        crop = random_crop(photo, self.size, self.zoom, rng)
         degradations = sample_degradations(rng, clean=self.clean)
         picture = crop.permute(1, 2, 0).numpy()
         for kind, level in degradations:

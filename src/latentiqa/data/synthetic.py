@@ -25,7 +25,7 @@ from PIL import Image
 
 from latentiqa.data.distortions import Picture, to_bytes
 from latentiqa.data.folders import find_pictures
-from latentiqa.data.images import inspect_images, read_image
+from latentiqa.data.images import MAX_PIXELS, inspect_images, read_image
 from latentiqa.data.kadid import KINDS, NAMES, UNORDERED, check_kinds, check_levels, distort
 from latentiqa.data.manifest import UNRATED, Manifest, Record
 from latentiqa.data.pseudo_labels import METRICS, check_metric
@@ -54,6 +54,7 @@ def read_synthetic(
     seed: int = 0,
     output: str | Path | None = None,
     workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Manifest:
     """Read a dataset of synthetic distortions, making first what is not there yet.
 
@@ -73,6 +74,7 @@ def read_synthetic(
         seed: of noise, places and colours.
         output: parent of the folder; default: `latentiqa.paths.cache_dir`.
         workers: threads; default: one a core, at most 8. Each holds one original and its copy.
+        max_pixels: larger originals are refused, see `latentiqa.data.images.read_image`.
 
     Returns:
         The originals and the distorted pictures. ``mos`` is 5 - level, 5 for originals, or the
@@ -90,7 +92,7 @@ def read_synthetic(
         check_integer("workers", workers, 1)
     recipe = _recipe(root, types, levels, size, seed, output)
     if not recipe.is_complete():
-        _make(recipe, workers or min(8, os.cpu_count() or 1))
+        _make(recipe, workers or min(8, os.cpu_count() or 1), max_pixels)
     if label == "level":
         scores = {picture.name: float(BEST - picture.level) for picture in recipe.pictures}
         mos_range, higher_is_better = (0.0, float(BEST)), True
@@ -98,7 +100,7 @@ def read_synthetic(
         if unordered := [name for name in UNORDERED if name in map(NAMES.get, recipe.kinds)]:
             note += f"; the levels of {' and '.join(unordered)} are no order of damage"
     else:
-        scores = _pseudo_labels(recipe, label)
+        scores = _pseudo_labels(recipe, label, max_pixels)
         mos_range, higher_is_better = METRICS[label].range_of(scores.values())
         note = f"synthetic: the target is a pseudo-label ({label}), not human scores"
     records = [_record(recipe, picture, scores[picture.name]) for picture in recipe.pictures]
@@ -221,9 +223,9 @@ def _recipe(
     return Recipe(root, originals, kinds, chosen_levels, size, seed, output)
 
 
-def _make(recipe: Recipe, workers: int) -> None:
+def _make(recipe: Recipe, workers: int, max_pixels: int) -> None:
     """Make the pictures that are not there and, last, the table."""
-    _check_originals(recipe, workers)
+    _check_originals(recipe, workers, max_pixels)
     recipe.path("").mkdir(parents=True, exist_ok=True)
     remove_leftovers(recipe.path(""))
     sizes, number = recipe.recorded_sizes(), len(recipe.originals)
@@ -235,7 +237,7 @@ def _make(recipe: Recipe, workers: int) -> None:
     )
     with ThreadPoolExecutor(workers) as pool:
         try:
-            list(pool.map(lambda index: _make_of(recipe, index, sizes), range(number)))
+            list(pool.map(lambda index: _make_of(recipe, index, sizes, max_pixels), range(number)))
         except BaseException:
             # Otherwise an interrupted process would finish all that it has begun.
             pool.shutdown(wait=False, cancel_futures=True)
@@ -244,10 +246,10 @@ def _make(recipe: Recipe, workers: int) -> None:
     _write_table(recipe.folder / TABLE, COLUMNS, rows)
 
 
-def _check_originals(recipe: Recipe, workers: int) -> None:
+def _check_originals(recipe: Recipe, workers: int, max_pixels: int) -> None:
     """Find all broken originals before the first picture is made."""
     records = [Record(name, recipe.root / name, UNRATED) for name in recipe.originals]
-    _, bad = inspect_images(records, workers)
+    _, bad = inspect_images(records, workers, max_pixels=max_pixels)
     if bad:
         listing = "; ".join(f"{image.path}: {image.reason}" for image in bad[:5])
         raise DataError(
@@ -256,7 +258,7 @@ def _check_originals(recipe: Recipe, workers: int) -> None:
         )
 
 
-def _make_of(recipe: Recipe, index: int, sizes: Mapping[str, int]) -> None:
+def _make_of(recipe: Recipe, index: int, sizes: Mapping[str, int], max_pixels: int) -> None:
     """Make what is missing of one original."""
     missing = [
         picture
@@ -266,7 +268,7 @@ def _make_of(recipe: Recipe, index: int, sizes: Mapping[str, int]) -> None:
     if not missing:
         return
     name = recipe.names[index]
-    pristine = _pristine(recipe.root / name, recipe.size)
+    pristine = _pristine(recipe.root / name, recipe.size, max_pixels)
     for picture in missing:
         image = pristine
         if picture.level > 0:
@@ -279,9 +281,9 @@ def _make_of(recipe: Recipe, index: int, sizes: Mapping[str, int]) -> None:
         write_atomic(recipe.path(picture.name), buffer.getvalue())
 
 
-def _pristine(path: Path, size: int | None) -> Picture:
+def _pristine(path: Path, size: int | None, max_pixels: int) -> Picture:
     """An original in 8 bits, scaled down if it is larger; (H, W, 3) in [0, 1]."""
-    image = read_image(path)
+    image = read_image(path, max_pixels)
     height, width = image.shape[-2:]
     shorter = min(height, width)
     if shorter < SMALLEST:
@@ -320,7 +322,7 @@ def _record(recipe: Recipe, picture: SyntheticPicture, mos: float) -> Record:
     )
 
 
-def _pseudo_labels(recipe: Recipe, label: str) -> dict[str, float]:
+def _pseudo_labels(recipe: Recipe, label: str, max_pixels: int) -> dict[str, float]:
     """What the metric says of every picture, from its table or computed."""
     table, column = recipe.folder / f"pseudo_{label}.csv", f"pseudo_{label}"
     names = [picture.name for picture in recipe.pictures]
@@ -335,11 +337,12 @@ def _pseudo_labels(recipe: Recipe, label: str) -> dict[str, float]:
     scores = {}
     for index in range(len(recipe.originals)):
         [first, *others] = recipe.pictures_of(index)
-        original = read_image(recipe.path(first.name))
+        original = read_image(recipe.path(first.name), max_pixels)
         against = METRICS[label].against(original)
         for picture in (first, *others):
             # As it will be read again, so that both ways give the same.
-            scores[picture.name] = round(against(read_image(recipe.path(picture.name))), 6)
+            image = read_image(recipe.path(picture.name), max_pixels)
+            scores[picture.name] = round(against(image), 6)
     _write_table(table, ("dist_img", column), list(scores.items()))
     return scores
 

@@ -82,7 +82,9 @@ class LGDM(FeatureExtractor):
 
         Those only select; the trajectory changes the values even at timesteps that are not used.
         """
-        return {
+        # Named where it is off only: what was stored before there was a choice stays valid.
+        noise_free = {} if self.timesteps.noised else {"noised": False}
+        return noise_free | {
             "method": "lgdm",
             "backbone": self.backbone.identity,
             "dtype": str(self.backbone.dtype).removeprefix("torch."),

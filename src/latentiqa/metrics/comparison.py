@@ -67,9 +67,10 @@ def williams(target: Any, first: Any, second: Any, *, ranks: bool = True) -> Sig
         >>> williams(y, [1, 2, 3, 4, 5, 6, 8, 7], [2, 1, 4, 3, 8, 7, 5, 6]).p < 0.05
         True
     """
-    n, r1, r2, r12 = _correlations(target, first, second, ranks)
-    if r12 > SAME:
-        return Significance(0.0, 1.0)
+    return _compared(_williams, target, first, second, ranks)
+
+
+def _williams(n: int, r1: float, r2: float, r12: float) -> Significance:
     determinant = 1 - r1**2 - r2**2 - r12**2 + 2 * r1 * r2 * r12
     mean = (r1 + r2) / 2
     spread = 2 * (n - 1) / (n - 3) * max(determinant, 0.0) + mean**2 * (1 - r12) ** 3
@@ -101,9 +102,10 @@ def steiger(target: Any, first: Any, second: Any, *, ranks: bool = True) -> Sign
         >>> steiger(y, [1, 2, 3, 4, 5, 6, 8, 7], [2, 1, 4, 3, 8, 7, 5, 6]).p < 0.05
         True
     """
-    n, r1, r2, r12 = _correlations(target, first, second, ranks)
-    if r12 > SAME:
-        return Significance(0.0, 1.0)
+    return _compared(_steiger, target, first, second, ranks)
+
+
+def _steiger(n: int, r1: float, r2: float, r12: float) -> Significance:
     if max(abs(r1), abs(r2)) > SAME:  # Fisher's z has no end
         return Significance(math.copysign(math.inf, r1 - r2), 0.0)
     square = ((r1 + r2) / 2) ** 2
@@ -147,23 +149,40 @@ def bootstrap_difference(
         True
     """
     _check_level(level)
-    columns: list[Any] = _columns(target, first, second)
-    if not ranks:
-        columns = [stats.zscore(values) for values in columns]
-    n = len(columns[0])
-    generator = np.random.default_rng(seed)
-    most = max(1, 2**20 // n)  # in memory at once
-    differences = []
-    for done in range(0, resamples, most):
-        drawn = generator.integers(n, size=(min(most, resamples - done), n))
-        # How often each picture was drawn, so that ranks need no further sorting.
-        cells = drawn + n * np.arange(len(drawn))[:, None]
-        counts = np.bincount(cells.ravel(), minlength=drawn.size).reshape(drawn.shape)
-        y, a, b = (_ranks(values, counts) if ranks else values for values in columns)
-        differences.append(_weighted_r(y, a, counts) - _weighted_r(y, b, counts))
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.nanquantile(np.concatenate(differences), ends)
-    return Interval(float(low), float(high))
+    first_r, second_r = _resampled([target, first, second], ranks, seed, resamples)
+    return _interval(first_r - second_r, level)
+
+
+def bootstrap_correlation(
+    target: Any,
+    *scores: Any,
+    ranks: bool = True,
+    level: float = 0.95,
+    seed: int = 0,
+    resamples: int = 2_000,
+) -> Interval:
+    """Percentile bootstrap interval of a correlation with human scores, over pictures.
+
+    Args:
+        target: human scores, (N,).
+        *scores: of a method, (N,); of several, such as those of one method with other noise, it is
+            the interval of the mean of their correlations.
+        ranks: SRCC, or PLCC.
+        level: confidence, 0 to 1.
+        seed: of the resampling.
+        resamples: how many; those in which some scores are constant are left out.
+
+    Raises:
+        ConfigError: the level is not between 0 and 1.
+        DataError: lengths differ, N < 4, or scores are constant or not finite.
+
+    Example:
+        >>> low, high = bootstrap_correlation([1, 2, 3, 4, 5, 6, 7, 8], [2, 1, 4, 3, 8, 7, 5, 6])
+        >>> low < 0.9 < round(high, 3) <= 1
+        True
+    """
+    _check_level(level)
+    return _interval(_resampled([target, *scores], ranks, seed, resamples).mean(0), level)
 
 
 def corrected_t(
@@ -260,8 +279,7 @@ def bootstrap_interval(
         raise DataError(f"{list(values)}: expected two or more finite values")
     generator = np.random.default_rng(seed)
     drawn = array[generator.integers(len(array), size=(resamples, len(array)))]
-    low, high = np.quantile(statistic(drawn, axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
+    return _interval(statistic(drawn, axis=1), level)
 
 
 def _check_level(level: float) -> None:
@@ -269,29 +287,64 @@ def _check_level(level: float) -> None:
         raise ConfigError(f"level={level}: expected a confidence, 0 < x < 1, such as 0.95")
 
 
-def _columns(target: Any, first: Any, second: Any) -> list[NDArray[np.float64]]:
-    """All three as arrays (N,), or an error that says what is wrong with them."""
-    columns = [np.asarray(values, dtype=np.float64).ravel() for values in (target, first, second)]
+def _resampled(scores: Sequence[Any], ranks: bool, seed: int, resamples: int) -> NDArray[Any]:
+    """Correlations with the first of the scores on pictures drawn with replacement.
+
+    Returns:
+        ``(len(scores) - 1, resamples)``; ``nan`` where one side is constant.
+    """
+    columns: list[Any] = _columns(*scores)
+    if not ranks:
+        columns = [stats.zscore(values) for values in columns]
+    n = len(columns[0])
+    generator = np.random.default_rng(seed)
+    most = max(1, 2**20 // n)  # in memory at once
+    found = []
+    for done in range(0, resamples, most):
+        drawn = generator.integers(n, size=(min(most, resamples - done), n))
+        # How often each picture was drawn, so that ranks need no further sorting.
+        cells = drawn + n * np.arange(len(drawn))[:, None]
+        counts = np.bincount(cells.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        y, *others = (_ranks(values, counts) if ranks else values for values in columns)
+        found.append([_weighted_r(y, x, counts) for x in others])
+    return np.concatenate(found, axis=1)
+
+
+def _interval(values: NDArray[Any], level: float) -> Interval:
+    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def _columns(*scores: Any) -> list[NDArray[np.float64]]:
+    """All of them as arrays (N,), the target first, or an error that says what is wrong."""
+    columns = [np.asarray(values, dtype=np.float64).ravel() for values in scores]
     n = len(columns[0])
     if any(len(values) != n for values in columns) or n < 4:
         raise DataError(
-            f"scores of {', '.join(str(len(c)) for c in columns)} pictures: expected the same "
-            "number of target, first and second, 4 or more"
+            f"scores of {', '.join(str(len(c)) for c in columns)} pictures: expected as many of "
+            "each method as of the target, 4 or more"
         )
     if any(not np.isfinite(values).all() or np.ptp(values) == 0 for values in columns):
         raise DataError("scores are constant or not finite: they have no correlation")
     return columns
 
 
-def _correlations(
-    target: Any, first: Any, second: Any, ranks: bool
-) -> tuple[int, float, float, float]:
-    """Number of pictures, each method's correlation with the target, that of the methods."""
+def _compared(
+    test: Callable[[int, float, float, float], Significance],
+    target: Any,
+    first: Any,
+    second: Any,
+    ranks: bool,
+) -> Significance:
+    """A test of two correlations with one target, of N, r_1, r_2 and r_12."""
     columns: Any = _columns(target, first, second)
     if ranks:
         columns = [stats.rankdata(values) for values in columns]
     matrix: Any = np.corrcoef(columns)
-    return len(columns[0]), float(matrix[0, 1]), float(matrix[0, 2]), float(matrix[1, 2])
+    r1, r2, r12 = float(matrix[0, 1]), float(matrix[0, 2]), float(matrix[1, 2])
+    if r12 > SAME:  # one method, or two that cannot be told apart
+        return Significance(0.0, 1.0)
+    return test(len(columns[0]), r1, r2, r12)
 
 
 def _ranks(values: NDArray[np.float64], counts: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -8,7 +8,6 @@ torchvision, trained on ImageNet; its file is the user's.
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from latentiqa.errors import LatentiqaError, check_integer
 from latentiqa.hyperfeatures.pooling import pool_all, pooled_widths
 from latentiqa.perceptual.lpips import vgg16
 from latentiqa.perceptual.preprocessing import normalise, resize, with_shorter_side
-from latentiqa.perceptual.weights import content_of, fill, read_weights
+from latentiqa.perceptual.weights import KnownByContent, fill, once_a_device, read_weights
 
 if TYPE_CHECKING:
     from latentiqa.backbones.ldm import LatentDiffusion
@@ -151,7 +150,7 @@ class DISTS(nn.Module):
 
 
 @dataclass(frozen=True)
-class DISTSFeatures:
+class DISTSFeatures(KnownByContent):
     """Features whose squared distance is DISTS near equality, see `DISTS.features`.
 
     In float32, loaded at the first call.
@@ -175,8 +174,7 @@ class DISTSFeatures:
     def __post_init__(self, weights: str) -> None:
         if self.shorter_side is not None:
             check_integer("perceptual.shorter_side", self.shorter_side, 1)
-        object.__setattr__(self, "content", content_of(weights, WHERE))
-        object.__setattr__(self, "_path", weights)
+        self._take(weights, WHERE)
 
     def __call__(self, image: Tensor, backbone: LatentDiffusion | None = None) -> list[Tensor]:
         """Features of the pictures.
@@ -236,9 +234,6 @@ def _terms_file() -> Path:
     )
 
 
-# Equal descriptions have equal weights, wherever the files lie.
-@functools.cache
-def _load(psi: DISTSFeatures, device: torch.device) -> DISTS:
-    # Whatever surrounds the first call: weights fit for gradients, and no random number consumed.
-    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        return DISTS(psi._path).to(device)  # type: ignore[attr-defined]
+@once_a_device
+def _load(psi: DISTSFeatures) -> DISTS:
+    return DISTS(psi.path)

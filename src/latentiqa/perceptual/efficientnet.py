@@ -8,7 +8,6 @@ and its siblings (all Apache-2.0).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from latentiqa.errors import ConfigError
 from latentiqa.hyperfeatures.pooling import pool_all, pooled_widths
 from latentiqa.perceptual.names import expand
+from latentiqa.perceptual.weights import once_a_device
 
 if TYPE_CHECKING:
     from latentiqa.backbones.ldm import LatentDiffusion
@@ -193,8 +193,4 @@ def _expand(patterns: Sequence[str], variant: str) -> tuple[str, ...]:
     return expand(f"EfficientNet-{variant} blocks", patterns, known, described)
 
 
-@functools.cache
-def _network(variant: str, device: torch.device) -> EfficientNetLite:
-    # Whatever surrounds the first call: weights fit for gradients, and no random number consumed.
-    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        return EfficientNetLite(variant).to(device)
+_network = once_a_device(EfficientNetLite)

@@ -9,7 +9,6 @@ torchvision.
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from latentiqa.errors import ConfigError, LatentiqaError
 from latentiqa.hyperfeatures.pooling import pool_all, pooled_widths
 from latentiqa.perceptual.preprocessing import normalise
+from latentiqa.perceptual.weights import once_a_device
 
 if TYPE_CHECKING:
     from latentiqa.backbones.ldm import LatentDiffusion
@@ -243,8 +243,4 @@ def _known(net: str) -> str:
     return net
 
 
-@functools.cache
-def _pretrained(net: str, device: torch.device) -> LPIPS:
-    # Whatever surrounds the first call: weights fit for gradients, and no random number consumed.
-    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        return LPIPS(net).to(device)
+_pretrained = once_a_device(LPIPS)

@@ -13,11 +13,9 @@ They are not redistributed here: their files are the user's.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import ResNetConfig, ResNetModel
@@ -25,7 +23,7 @@ from transformers import ResNetConfig, ResNetModel
 from latentiqa.errors import ConfigError
 from latentiqa.hyperfeatures.pooling import statistics_of
 from latentiqa.perceptual.preprocessing import half, normalise
-from latentiqa.perceptual.weights import content_of, fill, read_weights
+from latentiqa.perceptual.weights import KnownByContent, fill, once_a_device, read_weights
 
 if TYPE_CHECKING:
     from latentiqa.backbones.ldm import LatentDiffusion
@@ -124,6 +122,7 @@ class ResNet50(nn.Module):
         ConfigError: the encoder is not known, or the file is not what it should be.
 
     Example:
+        >>> import torch
         >>> ResNet50("arniqa")(torch.rand(2, 3, 64, 64)).norm(dim=1)
         tensor([1.0000, 1.0000])
     """
@@ -164,7 +163,7 @@ class ResNet50(nn.Module):
 
 
 @dataclass(frozen=True)
-class ResNetFeatures:
+class ResNetFeatures(KnownByContent):
     """Vectors of an encoder of picture quality, of the picture and of one of half its size.
 
     The whole picture is seen, as by CONTRIQUE and Re-IQA; ARNIQA's authors average scores over
@@ -186,8 +185,7 @@ class ResNetFeatures:
     content: str = field(init=False)
 
     def __post_init__(self, weights: str) -> None:
-        object.__setattr__(self, "content", content_of(weights, _known(self.encoder).where))
-        object.__setattr__(self, "_path", weights)
+        self._take(weights, _known(self.encoder).where)
 
     def __call__(self, image: Tensor, backbone: LatentDiffusion | None = None) -> list[Tensor]:
         """Features of the pictures.
@@ -239,9 +237,6 @@ def _known(encoder: str) -> Published:
     return ENCODERS[encoder]
 
 
-# Equal descriptions have equal weights, wherever the files lie.
-@functools.cache
-def _load(psi: ResNetFeatures, device: torch.device) -> ResNet50:
-    # Whatever surrounds the first call: weights fit for gradients, and no random number consumed.
-    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        return ResNet50(psi.encoder, psi._path).to(device)  # type: ignore[attr-defined]
+@once_a_device
+def _load(psi: ResNetFeatures) -> ResNet50:
+    return ResNet50(psi.encoder, psi.path)

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from latentiqa.hub import ModelFiles
 from latentiqa.hyperfeatures.pooling import pool_all, pooled_widths
 from latentiqa.perceptual.names import as_patterns, expand
 from latentiqa.perceptual.preprocessing import Preprocessing
+from latentiqa.perceptual.weights import once_a_device
 
 if TYPE_CHECKING:
     from latentiqa.backbones.ldm import LatentDiffusion
@@ -317,9 +317,6 @@ def _preprocessing(family: Family, folder: Path, config: Any, size: int | None) 
     return found
 
 
-# Equal descriptions have equal weights, wherever the files lie.
-@functools.cache
-def _load(psi: ViTFeatures, device: torch.device) -> VisionTransformer:
-    # Whatever surrounds the first call: weights fit for gradients, and no random number consumed.
-    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        return VisionTransformer(psi.family, psi._folder(), psi.layers, psi.size).to(device)
+@once_a_device
+def _load(psi: ViTFeatures) -> VisionTransformer:
+    return VisionTransformer(psi.family, psi._folder(), psi.layers, psi.size)

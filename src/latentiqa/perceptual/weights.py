@@ -1,12 +1,13 @@
-"""Weight files that a user brings: found, read and put into a network, or explained."""
+"""Weights of a psi: files that a user brings, and networks that are loaded once."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -16,20 +17,56 @@ from torch import Tensor, nn
 from latentiqa.errors import ConfigError
 from latentiqa.hashing import file_digest
 
+Described = TypeVar("Described")
+Network = TypeVar("Network", bound=nn.Module)
 
-def content_of(path: str, where: str) -> str:
-    """Hash of a weight file: what it holds counts, not where it lies.
+
+def once_a_device(
+    load: Callable[[Described], Network],
+) -> Callable[[Described, torch.device], Network]:
+    """Make of what loads a network one that keeps it, for each description and device.
 
     Args:
-        path: the file.
-        where: where it is published, for the error.
+        load: gets a hashable description. Equal ones have equal weights, wherever files lie.
 
-    Raises:
-        ConfigError: there is no such file.
+    Returns:
+        What gets the description and the device, and loads at the first call.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f"weights={path}: no such file; expected {where}")
-    return file_digest(path)
+
+    @functools.cache
+    def kept(described: Described, device: torch.device) -> Network:
+        # Whatever surrounds the first call: weights fit for gradients, no random number consumed.
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            return load(described).to(device)
+
+    return kept
+
+
+class KnownByContent:
+    """A frozen description of a network whose weight file the user brings.
+
+    Attributes:
+        content: hash of the file, a field of the description: what it holds counts.
+        path: where it lies, which does not.
+    """
+
+    content: str
+    path: str
+
+    def _take(self, path: str, where: str) -> None:
+        """Hash the file, in the dataclass's ``__post_init__``.
+
+        Args:
+            path: the file.
+            where: where it is published, for the error.
+
+        Raises:
+            ConfigError: there is no such file.
+        """
+        if not Path(path).is_file():
+            raise ConfigError(f"weights={path}: no such file; expected {where}")
+        object.__setattr__(self, "content", file_digest(path))
+        object.__setattr__(self, "path", path)
 
 
 def read_weights(path: str, inside: str | None = None) -> dict[str, Tensor]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -30,9 +34,7 @@ def save_lines(
         x_label: what ``x`` is.
         y_label: what the values are.
     """
-    # Not pyplot: it would look for a screen, and keep the figure.
-    figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(6, 4)
     axes = figure.add_subplot()
     for label, values in lines.items():
         axes.plot(x, values, marker="o", markersize=3, label=label)
@@ -41,6 +43,136 @@ def save_lines(
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
+    _save(figure, path)
+
+
+def save_shares(path: Path, shares: Mapping[str, tuple[float, float, float]], x_label: str) -> None:
+    """Draw shares with their intervals, one below the other, and write the figure as PNG.
+
+    A line marks a half, what guessing would give.
+
+    Args:
+        path: the file.
+        shares: what was counted -> share and the ends of its 95 % interval, each in [0, 1].
+        x_label: what the shares are of.
+    """
+    figure = _figure(7, 0.8 + 0.22 * len(shares))
+    axes = figure.add_subplot()
+    share, low, high = np.array(list(shares.values())).T
+    rows = np.arange(len(shares))
+    # An interval may end at its share, but for rounding.
+    arms = np.maximum([share - low, high - share], 0)
+    axes.errorbar(share, rows, xerr=arms, fmt="o", markersize=4, capsize=2)
+    axes.axvline(0.5, color="grey", linestyle="--")
+    axes.set_yticks(rows, list(shares), fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(f"{x_label}, 95 % intervals", size=9)
+    axes.grid(alpha=0.3, axis="x")
+    _save(figure, path)
+
+
+def save_heat_map(
+    path: Path,
+    values: Mapping[str, Mapping[int, float | None]],
+    x_label: str,
+    title: str,
+) -> None:
+    """Draw a cell for each value and write the figure as PNG, atomically.
+
+    Args:
+        path: the file.
+        values: row -> column -> value; a cell without one stays empty.
+        x_label: what columns are.
+        title: what the values are.
+    """
+    columns = list(dict.fromkeys(column for row in values.values() for column in row))
+    grid = [
+        [math.nan if (value := row.get(c)) is None else value for c in columns]
+        for row in values.values()
+    ]
+    figure = _figure(2.4 + 0.62 * len(columns), 1.4 + 0.3 * len(values))
+    axes = figure.add_subplot()
+    image = axes.imshow(grid, cmap="viridis", aspect="auto")
+    axes.set_xticks(range(len(columns)), [str(column) for column in columns])
+    axes.set_yticks(range(len(values)), list(values))
+    low, high = image.get_clim()
+    for i, row in enumerate(grid):
+        for j, value in enumerate(row):
+            if value == value:
+                colour = "black" if value > (low + high) / 2 else "white"
+                axes.text(j, i, f"{value:.3f}", ha="center", va="center", color=colour, size=7)
+    axes.set_xlabel(x_label)
+    axes.set_title(title, size=9)
+    figure.colorbar(image)
+    _save(figure, path)
+
+
+def save_panels(
+    path: Path,
+    x: Sequence[float],
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    x_label: str,
+) -> None:
+    """Draw panels side by side, a line for each row of values, and write the figure as PNG.
+
+    The horizontal axis falls, as timesteps do.
+
+    Args:
+        path: the file.
+        x: where the values were measured.
+        panels: what a panel's values are -> legend -> values, as many as ``x``; of one value it
+            is a level line.
+        x_label: what ``x`` is.
+    """
+    figure = _figure(3.4 * len(panels), 3.2)
+    for i, (title, lines) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), i + 1)
+        styles = cycle(("--", ":", "-."))
+        for label, values in lines.items():
+            if len(values) == 1 < len(x):
+                axes.axhline(values[0], color="grey", linestyle=next(styles), label=label)
+            else:
+                axes.plot(x[: len(values)], values, marker="o", markersize=3, label=label)
+        axes.set_title(title, size=9)
+        axes.set_xlabel(x_label)
+        axes.invert_xaxis()
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    _save(figure, path)
+
+
+def save_pictures(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw rows of pictures under their titles and write the figure as PNG, atomically.
+
+    Args:
+        path: the file.
+        rows: what a row is -> title -> ``(h, w, 3)`` in [0, 1]; sizes may differ, as each is drawn
+            as large as the others, pixels as squares.
+    """
+    columns = max(len(row) for row in rows.values())
+    figure = _figure(1.1 * columns + 0.3, 1.25 * len(rows))
+    for i, (name, pictures) in enumerate(rows.items()):
+        for j, (title, picture) in enumerate(pictures.items()):
+            axes = figure.add_subplot(len(rows), columns, i * columns + j + 1)
+            axes.imshow(np.asarray(picture), interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_title(title, size=7, pad=2)
+            if j == 0:
+                axes.set_ylabel(name, size=7)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
+    # Not pyplot: it would look for a screen, and keep the figure.
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomic(path, buffer.getvalue())

@@ -42,7 +42,7 @@ class Finished:
 
     Attributes:
         file: the results.json.
-        result: its content.
+        result: its content, and under ``cost`` that of a cost.json beside it, where there is one.
     """
 
     file: Path
@@ -72,7 +72,12 @@ def load_results(paths: Sequence[Path]) -> list[Finished]:
         if not found:
             raise DataError(f"{path}: no results.json in it; expected the folder of finished runs")
         files.update((file.resolve(), file) for file in found)
-    return [Finished(file, _load(file)) for file in files.values()]
+    return [Finished(file, _load(file) | _cost(file)) for file in files.values()]
+
+
+def _cost(file: Path) -> dict[str, Any]:
+    beside = file.with_name("cost.json")
+    return {"cost": _load(beside)} if beside.is_file() else {}
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -65,26 +65,30 @@ def lookup(result: Mapping[str, Any], key: str) -> Any:
 def cell(key: str, value: Any) -> str:
     """A value as text: correlations with 3 decimals, seconds with 1 below 100 and 0 above.
 
-    A summary over splits is its median and, in brackets, the interval.
+    Parameters are in millions. A summary over splits or seeds is its median or mean and, in
+    brackets, the interval.
 
     Example:
         >>> cell("metrics.test.srcc", 0.90449), cell("seconds", 12.34), cell("seconds", 1234.5)
         ('0.904', '12.3', '1234')
-        >>> cell("config.seed", None)
-        '–'
+        >>> cell("config.seed", None), cell("cost.parameters", 13_104_563)
+        ('–', '13.1 M')
     """
     if value is None:
         return ABSENT
     if not _is_number(value):
-        if isinstance(value, dict) and "median" in value:
-            median, low, high = (cell(key, value[name]) for name in ("median", "low", "high"))
-            return f"{median} [{low}, {high}]"
+        if isinstance(value, dict) and "low" in value:
+            middle = "median" if "median" in value else "mean"
+            middle, low, high = (cell(key, value[name]) for name in (middle, "low", "high"))
+            return f"{middle} [{low}, {high}]"
         return str(value)
     match key.rpartition(".")[2]:
         case name if name in CORRELATIONS:
             return f"{value:.3f}"
         case "seconds":
             return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+        case "parameters":
+            return f"{value / 1e6:.1f} M"
         case "peak_memory_mb":
             return f"{value:.0f}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,49 @@
+"""What finished runs and stored features are found by: it stays as it is when options are added."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from latentiqa.commands.launch import build, config_folder, register_search_path
+from latentiqa.commands.parts import plain
+from latentiqa.hyperfeatures.extraction import open_store
+from latentiqa.methods.lgdm import LGDM
+from latentiqa.runs import signature
+
+SIGNATURES = {
+    "demo": "9bd122f14709",
+    "lgdm_biq2021": "4e52a1a6480f",
+    "lgdm_tiny": "70ea9811dc54",
+    "lgdm_tiny_256_pmg": "79bec0e34ff0",
+    "psi_efficientnet": "633ea261e063",
+    "tiny_scorer": "282156ec58f5",
+}
+STORES = {"lgdm_tiny": "51d27965b991", "lgdm_tiny_256_pmg": "06f226d005a6"}
+
+
+def composed(experiment: str) -> DictConfig:
+    register_search_path()
+    with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
+        # A dataset is known by its content, and a path must be there.
+        dataset = ["dataset=csv", "dataset.path=scores.csv"]
+        return compose("train", [f"experiment={experiment}", *dataset, "+choices={}"])
+
+
+@pytest.mark.parametrize("experiment", SIGNATURES)
+def test_signatures_of_runs(experiment):
+    values = plain(composed(experiment))
+    assert signature(values, dataset="d", split="s") == SIGNATURES[experiment]
+
+
+@pytest.mark.parametrize("experiment", STORES)
+def test_addresses_of_features(experiment, tmp_path):
+    config = composed(experiment)
+    backbone = SimpleNamespace(expand=list, identity="weights", dtype=torch.float32)
+    parts = (build(config[key]) for key in ("timesteps", "layers", "guidance"))
+    lgdm = LGDM(backbone, *parts, prompt=config.prompt, seed=config.seed)
+    assert open_store(tmp_path, lgdm, build(config.views)).key == STORES[experiment]

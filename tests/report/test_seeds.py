@@ -1,0 +1,76 @@
+"""Runs that differ in the noise's seed as one result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from finished_runs import change, write_run
+from scipy import stats
+
+from latentiqa.errors import DataError
+from latentiqa.metrics.comparison import bootstrap_correlation
+from latentiqa.report.finished import load_results
+from latentiqa.report.seeds import over_seeds
+
+
+def runs_of_seeds(folder: Path, name: str, n: int = 3) -> list[Path]:
+    """Runs whose predictions differ, as those of other noise do."""
+    runs = []
+    for seed in range(n):
+        run = write_run(folder / name / str(seed), name, seed=seed, noise=0.2)
+        config = load_results([run])[0].result["config"]
+        views = {"size": 64, "seed": seed}
+        change(run, config={**config, "seed": seed, "views": views}, store_key=f"{name}-{seed}")
+        runs.append(run)
+    return runs
+
+
+def test_seeds_are_joined_and_what_they_move_is_measured(tmp_path):
+    runs = runs_of_seeds(tmp_path, "pmg")
+    alone = write_run(tmp_path / "alone", "alone")
+    joined, single = over_seeds(load_results([*runs, alone]))
+    found = [run.predictions for run in load_results(runs)]
+    scores, target = np.stack([p.pred for p in found]), found[0].target
+
+    assert joined["seeds"]["n"] == 3
+    each = [stats.spearmanr(pred, target).statistic for pred in scores]
+    test = joined["metrics"]["test"]
+    assert test["srcc"]["mean"] == pytest.approx(np.mean(each))
+    assert test["srcc"]["std"] == pytest.approx(np.std(each, ddof=1))
+    interval = test["srcc"]["low"], test["srcc"]["high"]
+    assert interval == bootstrap_correlation(target, *scores)
+    interval = test["plcc"]["low"], test["plcc"]["high"]
+    assert interval == bootstrap_correlation(target, *scores, ranks=False)
+    assert test["rmse"] == pytest.approx(np.sqrt(((scores - target) ** 2).mean(1)).mean())
+    assert (test["n"], joined["metrics"]["val"]["srcc"]) == (40, 0.5)
+    moved = np.sqrt(np.mean([np.var(column, ddof=1) for column in scores.T]))
+    assert joined["seeds"]["spread"] == pytest.approx(moved / scores.mean(0).std(ddof=1))
+    pairs = [stats.spearmanr(scores[i], scores[j]).statistic for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert joined["seeds"]["srcc"] == pytest.approx(np.mean(pairs))
+
+    assert single["seeds"] == {"n": 1, "spread": None, "srcc": None}
+    assert single["metrics"]["test"]["srcc"]["std"] is None
+    assert single["metrics"]["test"]["srcc"]["low"] < single["metrics"]["test"]["srcc"]["mean"]
+
+
+def test_noise_that_changes_nothing_moves_nothing(tmp_path):
+    runs = [write_run(tmp_path / str(seed), seed=7) for seed in range(2)]
+    for seed, run in enumerate(runs):
+        change(run, config={**load_results([run])[0].result["config"], "seed": seed})
+    [joined] = over_seeds(load_results(runs))
+    assert joined["seeds"] == {"n": 2, "spread": 0.0, "srcc": pytest.approx(1.0)}
+
+
+def test_another_split_or_method_is_another_result(tmp_path):
+    runs = [*runs_of_seeds(tmp_path, "pmg", 2), *runs_of_seeds(tmp_path, "none", 2)]
+    other = write_run(tmp_path / "other", "pmg", split=1)
+    assert [r["seeds"]["n"] for r in over_seeds(load_results([*runs, other]))] == [2, 2, 1]
+
+
+def test_one_seed_twice_is_refused(tmp_path):
+    first, second = runs_of_seeds(tmp_path, "pmg", 2)
+    change(second, config=load_results([first])[0].result["config"])
+    with pytest.raises(DataError, match="one seed comes twice"):
+        over_seeds(load_results([first, second]))
