@@ -17,16 +17,15 @@ is the scorer inside the package; nothing is written then.
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from latentiqa.commands.launch import Done
-from latentiqa.commands.parts import device_of, quieten
+from latentiqa.commands.parts import device_of, one_picture, quieten
 from latentiqa.commands.trained import find_run
-from latentiqa.errors import ConfigError, check_integer
+from latentiqa.errors import check_integer
 from latentiqa.report.tables import cell
 from latentiqa.runs import environment, write_json
 
@@ -40,9 +39,7 @@ SHOWN = {"parameters": "parameters", "gflop": "GFLOP", "ms": "ms", "peak_memory_
 
 def run(config: DictConfig) -> Done:
     """Measure one run; see the module's docstring."""
-    given = list(config.input) if isinstance(config.input, ListConfig) else [config.input]
-    if len(given) != 1 or not Path(given[0]).is_file():
-        raise ConfigError(f"input={given}: expected the file of one picture.")
+    path = one_picture(config)
     check_integer("rounds", config.rounds, 1)
     check_integer("warm_up", config.warm_up, 1)
     finished, device = find_run(config.run, config.paths.runs), device_of(config)
@@ -54,7 +51,6 @@ def run(config: DictConfig) -> Done:
     from latentiqa.metric import load_metric
 
     quieten()
-    path = Path(given[0])
     image = read_image(path, config.data.max_pixels)[None].to(device)
     metric = load_metric(finished.folder, device)
     cost = cost_of(lambda: metric(image, [path.name]), device, config.rounds, config.warm_up)

@@ -148,9 +148,11 @@ def refuse_null_groups(overrides: Sequence[str]) -> None:
     for word in overrides:
         key, _, value = word.partition("=")
         group = key.lstrip("+").partition("@")[0]
+        if not group or "null" not in value.split(","):
+            continue
         folders = [config_folder("conf"), *recipe_folders()]
         choices = sorted(p.stem for folder in folders for p in folder.glob(f"{group}/*.yaml"))
-        if group and choices and "null" in value.split(","):
+        if choices:
             raise ConfigError(
                 f"{key}=null: expected one of {', '.join(choices)}; leave {key}= out for the "
                 "default."

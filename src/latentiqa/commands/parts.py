@@ -350,6 +350,18 @@ def callbacks_of(config: DictConfig) -> tuple[list[Callback], bool]:
     return callbacks, any(isinstance(c, ProgressBar) for c in callbacks)
 
 
+def one_picture(config: DictConfig) -> Path:
+    """The file that ``input`` names.
+
+    Raises:
+        ConfigError: it is none, or there are several.
+    """
+    given = list(config.input) if isinstance(config.input, ListConfig) else [config.input]
+    if len(given) != 1 or not Path(given[0]).is_file():
+        raise ConfigError(f"input={given}: expected the file of one picture.")
+    return Path(given[0])
+
+
 def inspect(records: Sequence[Record], options: DictConfig) -> dict[str, str]:
     """Read every picture once before anything is computed.
 

@@ -21,10 +21,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 from latentiqa.commands.launch import Done, build
-from latentiqa.commands.parts import LGDM_PARTS, check_method, check_values, device_of, quieten
+from latentiqa.commands.parts import (
+    LGDM_PARTS,
+    check_method,
+    check_values,
+    device_of,
+    one_picture,
+    quieten,
+)
 from latentiqa.commands.trained import find_run
 from latentiqa.errors import ConfigError
 from latentiqa.runs import write_csv
@@ -50,9 +57,7 @@ TITLES = {
 
 def run(config: DictConfig) -> Done:
     """Trace one picture; see the module's docstring."""
-    given = list(config.input) if isinstance(config.input, ListConfig) else [config.input]
-    if len(given) != 1 or not Path(given[0]).is_file():
-        raise ConfigError(f"input={given}: expected the file of one picture.")
+    path = one_picture(config)
     check_values(config)
     method = check_method(config)
     if not (method.backbone and method.lgdm):
@@ -71,7 +76,6 @@ def run(config: DictConfig) -> Done:
     from latentiqa.trace import measure, trace
 
     quieten()
-    path = Path(given[0])
     image = method.views(read_image(path, config.data.max_pixels), path.name).to(device)
     backbone, metric = method.backbone.load(device), load_metric(scored_by.folder, device)
     timesteps, layers, guidance = (method.lgdm[key] for key in LGDM_PARTS)
