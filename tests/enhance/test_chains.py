@@ -89,8 +89,8 @@ def test_plain_ddim_inversion_is_one_iteration_and_more_come_nearer(micro64, z0)
         with torch.no_grad():
             return (chain.denoise(micro64, chain.invert(micro64, z0)) - z0).abs().max().item()
 
-    plain, two, many = error(1), error(2), error(20)
-    assert plain > two > 1e4 * many
+    plain, two, many = error(1), error(2), error(12)
+    assert plain > two > 10 * many > 0
 
 
 def test_a_plain_step_predicts_the_noise_where_it_stands(micro64, z0):

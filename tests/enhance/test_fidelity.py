@@ -38,7 +38,12 @@ def by_scipy(channel: np.ndarray, levels: int) -> list[np.ndarray]:
     out = []
     for level in range(levels):
         if level == levels - 1:
-            band, constant, (left, right), (above, below) = channel, 0.2782, (0.2215, 0.0717), (0, 0)
+            band, constant, (left, right), (above, below) = (
+                channel,
+                0.2782,
+                (0.2215, 0.0717),
+                (0, 0),
+            )
         else:
             low = blur(channel)[::2, ::2]
             band = channel - enlarged(low, channel.shape)
@@ -70,7 +75,7 @@ def test_the_coarsest_band_leaves_detail_free(pictures):
     pixels = torch.arange(64)
     checks = 0.1 * ((pixels[:, None] + pixels) % 2 * 2.0 - 1)
     fine, bright = image + checks, image + 0.1
-    assert (nlpd(fine, image) < 0.01 * nlpd(bright, image)).all()
+    assert (nlpd(fine, image) < 0.02 * nlpd(bright, image)).all()
     assert (nlpd(fine, image, bands="all") > 0.3).all()
 
 
@@ -95,13 +100,18 @@ def test_terms_are_weighted_and_added(pictures):
         assert found[i].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_lpips_and_dists_are_the_distances_themselves(pictures, weights_of):
+def test_lpips_and_dists_are_the_distances_themselves(pictures, tmp_path, monkeypatch):
     image, other = pictures[0][:1], pictures[0][1:2]
     lpips = Perceptual(psi=LPIPSFeatures(), weight=1.0)
     assert lpips(other, image).item() == pytest.approx(LPIPS("alex")(other, image).item(), rel=1e-5)
-    path = str(weights_of("dists"))
-    dists = Perceptual(psi=DISTSFeatures(path), weight=1.0)
-    assert dists(other, image).item() == pytest.approx(DISTS(path)(other, image).item(), rel=1e-5)
+    # The file is half a gigabyte: its content is a name here, and the network a random one.
+    (tmp_path / "vgg16.pth").write_bytes(b"named")
+    network = DISTS()
+    monkeypatch.setattr("latentiqa.perceptual.dists._load", lambda psi, device: network)
+    dists = Perceptual(psi=DISTSFeatures(str(tmp_path / "vgg16.pth"), 32), weight=1.0)
+    half = [torch.nn.functional.avg_pool2d(x, 2) for x in (other, image)]
+    assert dists(*half).item() == pytest.approx(network(*half).item(), rel=1e-5)
+    assert dists(other, image).item() != pytest.approx(network(other, image).item(), rel=1e-3)
 
 
 def test_latents_are_compared_where_they_are_asked_for(pictures):

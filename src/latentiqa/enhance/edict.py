@@ -132,9 +132,7 @@ class _Reversible(torch.autograd.Function):
         return grad, None, None, None
 
 
-def _undo(
-    state: Tensor, grad: Tensor, step: Step, noise: Noise, p: float
-) -> tuple[Tensor, Tensor]:
+def _undo(state: Tensor, grad: Tensor, step: Step, noise: Noise, p: float) -> tuple[Tensor, Tensor]:
     """One step undone, and the gradient taken through it on the way, line by line.
 
     The inverse needs the very noise predictions whose Jacobians the gradient needs: a step costs
