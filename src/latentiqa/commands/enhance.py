@@ -1,4 +1,4 @@
-"""latentiqa enhance: raise a quality model's score of pictures, in the latents of a diffusion model.
+"""latentiqa enhance: raise a quality model's score of pictures, in the latents of diffusion.
 
 Usage: latentiqa enhance PICTURE_OR_FOLDER ... [group=choice ...] [key=value ...]
 
@@ -18,9 +18,9 @@ Judges rate and do not guide: where the prior rises and every one of them falls,
 input_reference= the ascent begins at the other enhancer's picture, which fidelity holds to; what is
 compared before and after is the input.
 
-Writes pictures/, before_after/, way/ (a strip or a GIF), trajectories/ (CSV) and results.json, whose
-path is printed last. Pictures that are done are skipped when the same command is given again.
-Pictures that cannot be enhanced are listed, and the exit status is then 1.
+Writes pictures/, before_after/, way/ (a strip or a GIF), trajectories/ (CSV) and results.json,
+whose path is printed last. Pictures that are done are skipped when the same command is given
+again. Pictures that cannot be enhanced are listed, and the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -262,6 +262,7 @@ def enhance_one(config: DictConfig, plan: Plan, enhancer: Enhancer, path: Path) 
         "result": str(Path("pictures", name)),
         "before": found.before,
         "after": found.after,
+        "distance": found.distance,
         "adversarial": found.is_adversarial,
         "ended": found.ended,
         "seconds": round(time.monotonic() - started, 2),
@@ -337,6 +338,7 @@ def results_of(
     rises = sum(row["after"]["prior"] > row["before"]["prior"] for row in rows)
     return {
         "kind": "enhance",
+        "name": config.name,
         "prior": plan.prior.title,
         "scale": {"centre": scale.centre, "spread": scale.spread, "source": scale.source},
         "judges": list(plan.judges),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from latentiqa.enhance.ascent import Ascent, Objective, Way, ascend
@@ -28,7 +29,8 @@ class Enhanced:
         rows: of the ascent of each tile, see `latentiqa.enhance.ascent.Way`, with its number.
         frames: whole pictures on the way by iteration; a tile whose ascent has ended stays.
         before: of the input: ``prior`` (the raw score), ``mapped``, and each judge's score.
-        after: the same of the result, and ``distance`` to the reference.
+        after: the same of the result.
+        distance: of both by the terms that compare pixels; None where there are none.
         ended: why the ascent of each tile ended.
     """
 
@@ -37,14 +39,15 @@ class Enhanced:
     frames: dict[int, Tensor]
     before: dict[str, float]
     after: dict[str, float]
+    distance: float | None
     ended: list[str]
 
     @property
     def is_adversarial(self) -> bool:
         """Whether the prior rises and every judge falls: what rose is not the quality."""
         judges = self.before.keys() - {"prior", "mapped"}
-        fell = all(self.after[name] < self.before[name] for name in judges)
-        return bool(judges) and fell and self.after["prior"] > self.before["prior"]
+        gains = {name: self.after[name] - score for name, score in self.before.items()}
+        return bool(judges) and gains["prior"] > 0 > max(gains[name] for name in judges)
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,13 @@ class Enhancer:
         tiles = Tiles(*image.shape[-2:], self.tiling, self.space.multiple(self.backbone))
         ways = [self._ascend(tile[None].to(self.backbone.device)) for tile in tiles.cut(start)]
         picture = as_saved(tiles.blend([way.picture for way in ways]))
-        distance = Fidelity(self._pixel_terms(), start[None], None)(picture[None], None)
         return Enhanced(
             picture,
             [{"tile": number, **row} for number, way in enumerate(ways) for row in way.rows],
             {i: tiles.blend([_until(way.frames, i) for way in ways]) for i in _iterations(ways)},
             self._rated(image),
-            self._rated(picture) | {"distance": distance.item()},
+            self._rated(picture),
+            self._distance(picture, start),
             [way.ended for way in ways],
         )
 
@@ -107,10 +110,16 @@ class Enhancer:
             keep_every=self.keep_every,
         )
 
+    def _distance(self, picture: Tensor, reference: Tensor) -> float | None:
+        """Of whole pictures, by the terms that compare pixels; None where there are none."""
+        terms = {name: term for name, term in self.terms.items() if term.on == "pixels"}
+        if not terms:
+            return None
+        x, reference = (image[None].to(self.backbone.device) for image in (picture, reference))
+        return Fidelity(terms, reference, None)(x, None).item()
+
     def _rated(self, image: Tensor) -> dict[str, float]:
         """What the prior and the judges say of a whole picture."""
-        import torch
-
         batch = image[None].to(self.backbone.device)
         raw = rate(self.quality, batch)
         mapped = self.scale(torch.tensor(raw)).item()

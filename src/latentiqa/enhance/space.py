@@ -28,7 +28,7 @@ class Space(ABC):
 
     @abstractmethod
     def start(self, backbone: LatentDiffusion, image: Tensor) -> Tensor:
-        """z of a picture ``(1, 3, H, W)``; the first dimension is of the pictures it stands for."""
+        """Find z of a picture ``(1, 3, H, W)``; first comes which of its pictures it is."""
 
     @abstractmethod
     def pictures(self, backbone: LatentDiffusion, z: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -116,8 +116,10 @@ def _up(length: int, multiple: int) -> int:
 
 def _starts(length: int, side: int, overlap: int) -> list[int]:
     """Where tiles begin: evenly, the last one at the end, overlapping at least so much."""
-    number = 1 + max(0, -(-(length - side) // (side - overlap)))
-    return [round(i * (length - side) / max(1, number - 1)) for i in range(number)]
+    if length == side:
+        return [0]
+    number = 1 + -(-(length - side) // (side - overlap))
+    return [round(i * (length - side) / (number - 1)) for i in range(number)]
 
 
 def _ramps(side: int, overlap: int) -> Tensor:
