@@ -34,8 +34,8 @@ from latentiqa.perceptual.sd import BackboneFeatures
 CPU = torch.device("cpu")
 SCALE = Logistic(0.5, 0.1)
 SPACES = {
-    "edict": Latents(EDICT(steps=3)),
-    "middle": Latents(EDICT(steps=4, at=400)),
+    "edict": Latents(EDICT(steps=2)),
+    "middle": Latents(EDICT(steps=4, at=1)),
     "ddim": Latents(DDIM(steps=2)),
     "z0": Latents(DDIM(at=0)),
     "pixels": Pixels(),
@@ -59,8 +59,8 @@ def objective(
 def test_the_prior_rises_in_every_space_by_every_rule(micro, pictures, name, rule):
     image, space = pictures[0][:1], SPACES[name]
     goal = objective(image, space, micro)
-    way = ascend(micro, space, Ascent(rule, iterations=4, stop_at=None), goal, image)
-    assert [row["iteration"] for row in way.rows] == list(range(5))
+    way = ascend(micro, space, Ascent(rule, iterations=2, stop_at=None), goal, image)
+    assert [row["iteration"] for row in way.rows] == list(range(3))
     assert way.ended == "iterations"
     assert way.best > 0
     first, best = way.rows[0], way.rows[way.best]
@@ -228,7 +228,7 @@ def test_tiles_are_blended_back_to_the_picture(height, width):
 
 def test_tiles_fade_into_each_other_without_a_seam():
     tiles = Tiles(64, 160, Tiling(64, 16), multiple=64)
-    assert tiles.places == [(0, 0), (0, 43), (0, 85), (0, 128)]
+    assert tiles.places == [(0, 0), (0, 48), (0, 96)]
     made = [torch.full((3, *tiles.size), float(i)) for i in range(len(tiles.places))]
     blended = tiles.blend(made)
     steps = blended[0, 0].diff()
@@ -240,7 +240,7 @@ def test_tiles_fade_into_each_other_without_a_seam():
 
 
 def enhancer(micro, space, **changes):
-    ascent = Ascent(ClippedMomentum(gain=1e6, clip=0.01), iterations=3, stop_at=None)
+    ascent = Ascent(ClippedMomentum(gain=1e6, clip=0.01), iterations=2, stop_at=None)
     parts = {"judges": {}, "tiling": Tiling(64, 16), "terms": {"nlpd": NLPD(levels=3)}}
     parts |= {"quality": quality_models.brightness, "scale": SCALE, "weight": 1.0}
     return Enhancer(backbone=micro, space=space, ascent=ascent, **parts | changes)
@@ -248,10 +248,10 @@ def enhancer(micro, space, **changes):
 
 def test_a_picture_of_odd_size_is_enhanced_in_tiles(micro):
     image = 0.5 * torch.rand(3, 70, 101)
-    found = enhancer(micro, Latents(EDICT(steps=2)), keep_every=2)(image)
+    found = enhancer(micro, Latents(EDICT(steps=1)), keep_every=2)(image)
     assert found.picture.shape == image.shape
     assert {row["tile"] for row in found.rows} == {0, 1, 2, 3}
-    assert list(found.frames) == [0, 2, 3]
+    assert list(found.frames) == [0, 2]
     assert all(frame.shape == image.shape for frame in found.frames.values())
     assert found.ended == ["iterations"] * 4
     rounded = found.picture * 255

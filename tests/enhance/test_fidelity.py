@@ -116,10 +116,10 @@ def test_lpips_and_dists_are_the_distances_themselves(pictures, tmp_path, monkey
 
 def test_latents_are_compared_where_they_are_asked_for(pictures):
     image, z, other = pictures[0][:1], torch.zeros(1, 4, 8, 8), torch.ones(2, 4, 8, 8)
-    fidelity = Fidelity({"mse": MSE(weight=3.0, on="latents")}, image, z)
+    fidelity = Fidelity({"mse": MSE(weight=3.0, compares="latents")}, image, z)
     assert fidelity(image.expand(2, -1, -1, -1), other.double()).tolist() == [3.0, 3.0]
-    with pytest.raises(ConfigError, match=r"fidelity.mse.on=latents: in space=pixels"):
-        Fidelity({"mse": MSE(on="latents")}, image, None)
+    with pytest.raises(ConfigError, match=r"fidelity.mse.compares=latents: in space=pixels"):
+        Fidelity({"mse": MSE(compares="latents")}, image, None)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,12 @@ def test_latents_are_compared_where_they_are_asked_for(pictures):
         (lambda: NLPD(levels=1), r"levels=1: expected an integer in 2\.\.6"),
         (lambda: NLPD(bands="some"), "bands='some': expected 'coarsest' or 'all'"),
         (lambda: NLPD(weight=0.0), "weight=0.0: expected a number > 0"),
-        (lambda: MSE(on="paper"), "on='paper': expected 'pixels' or 'latents'"),
+        (lambda: MSE(compares="paper"), "compares='paper': expected 'pixels' or 'latents'"),
         (lambda: Perceptual(psi=NSS()), "psi=NSS: expected LPIPSFeatures or DISTSFeatures"),
-        (lambda: Perceptual(psi=LPIPSFeatures(), on="latents"), "LPIPSFeatures compares pixels"),
+        (
+            lambda: Perceptual(psi=LPIPSFeatures(), compares="latents"),
+            "LPIPSFeatures compares pixels",
+        ),
         (lambda: Fidelity({}, torch.zeros(1, 3, 8, 8), None), "expected one or more terms"),
     ],
 )

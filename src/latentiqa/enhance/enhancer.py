@@ -112,7 +112,7 @@ class Enhancer:
 
     def _distance(self, picture: Tensor, reference: Tensor) -> float | None:
         """Of whole pictures, by the terms that compare pixels; None where there are none."""
-        terms = {name: term for name, term in self.terms.items() if term.on == "pixels"}
+        terms = {name: term for name, term in self.terms.items() if term.compares == "pixels"}
         if not terms:
             return None
         x, reference = (image[None].to(self.backbone.device) for image in (picture, reference))

@@ -19,22 +19,22 @@ class Term(ABC):
 
     Args:
         weight: it is subtracted from the objective so many times, > 0.
-
-    Attributes:
-        on: ``pixels`` or ``latents``, what it compares.
+        compares: ``pixels`` or ``latents``.
 
     Raises:
         ConfigError: a value is outside its range.
     """
 
     weight: float = 20.0
-    on: str = "pixels"
+    compares: str = "pixels"
 
     def __post_init__(self) -> None:
         if not self.weight > 0:
             raise ConfigError(f"fidelity: weight={self.weight}: expected a number > 0.")
-        if self.on not in ("pixels", "latents"):
-            raise ConfigError(f"fidelity: on={self.on!r}: expected 'pixels' or 'latents'.")
+        if self.compares not in ("pixels", "latents"):
+            raise ConfigError(
+                f"fidelity: compares={self.compares!r}: expected 'pixels' or 'latents'."
+            )
 
     @abstractmethod
     def __call__(self, x: Tensor, reference: Tensor) -> Tensor:
@@ -100,9 +100,9 @@ class Perceptual(Term):
             raise ConfigError(
                 f"fidelity: psi={type(self.psi).__name__}: expected LPIPSFeatures or DISTSFeatures."
             )
-        if self.on != "pixels":
+        if self.compares != "pixels":
             raise ConfigError(
-                f"fidelity: on={self.on!r}: {type(self.psi).__name__} compares pixels."
+                f"fidelity: compares={self.compares!r}: {type(self.psi).__name__} compares pixels."
             )
 
     def __call__(self, x: Tensor, reference: Tensor) -> Tensor:
@@ -126,9 +126,9 @@ class Fidelity:
         if not terms:
             raise ConfigError("fidelity: expected one or more terms; choose from conf/fidelity/.")
         for name, term in terms.items():
-            if term.on == "latents" and latents is None:
+            if term.compares == "latents" and latents is None:
                 raise ConfigError(
-                    f"fidelity.{name}.on=latents: in space=pixels there are none; use pixels."
+                    f"fidelity.{name}.compares=latents: in space=pixels there are none; use pixels."
                 )
         self.terms, self.image, self.latents = terms, image, latents
 
@@ -141,7 +141,9 @@ class Fidelity:
         """
         total = image.new_zeros(len(image))
         for term in self.terms.values():
-            x, reference = (image, self.image) if term.on == "pixels" else (latents, self.latents)
+            x, reference = (
+                (image, self.image) if term.compares == "pixels" else (latents, self.latents)
+            )
             assert x is not None
             assert reference is not None
             # In float32 as all metrics, latents' own precision is for the chain.

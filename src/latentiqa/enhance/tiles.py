@@ -40,7 +40,7 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Tiles:
-    """A picture that has been cut, as padded to the multiple that a model takes.
+    """A picture that has been cut; one that is smaller than a tile is padded to it.
 
     Args:
         height: of the picture.
@@ -54,7 +54,7 @@ class Tiles:
     Example:
         >>> tiles = Tiles(100, 300, Tiling(128, 32), multiple=64)
         >>> tiles.places
-        [(0, 0), (0, 96), (0, 192)]
+        [(0, 0), (0, 86), (0, 172)]
     """
 
     height: int
@@ -69,16 +69,17 @@ class Tiles:
             )
 
     @property
-    def padded(self) -> tuple[int, int]:
-        """Height and width after padding."""
-        return _up(self.height, self.multiple), _up(self.width, self.multiple)
-
-    @property
     def size(self) -> tuple[int, int]:
         """Height and width of a tile."""
-        height, width = self.padded
+        height, width = (-(-n // self.multiple) * self.multiple for n in (self.height, self.width))
         side = self.tiling.side
         return (height, width) if side is None else (min(side, height), min(side, width))
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Height and width of the picture after padding."""
+        height, width = self.size
+        return max(height, self.height), max(width, self.width)
 
     @property
     def places(self) -> list[tuple[int, int]]:
@@ -108,10 +109,6 @@ class Tiles:
             total[place] += window * tile.float().cpu()
             weights[place] += window
         return (total / weights)[:, : self.height, : self.width]
-
-
-def _up(length: int, multiple: int) -> int:
-    return -(-length // multiple) * multiple
 
 
 def _starts(length: int, side: int, overlap: int) -> list[int]:
