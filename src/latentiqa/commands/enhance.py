@@ -112,7 +112,8 @@ def plan_run(config: DictConfig) -> Plan:
         raise ConfigError(f"judges={list(config.judges)}: two of them have the same name.")
     given = list(config.input) if isinstance(config.input, ListConfig) else [config.input]
     # Callables are the user's: they lie where the command is typed.
-    sys.path.insert(0, str(Path.cwd()))
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     terms = build(config.fidelity)
     if not terms:
         raise ConfigError("fidelity: expected one or more terms; choose one of conf/fidelity/.")
