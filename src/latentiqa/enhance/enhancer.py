@@ -87,7 +87,8 @@ class Enhancer:
                 fidelity holds to it, while ``before`` is still the picture's own.
         """
         start = image if reference is None else reference
-        tiles = Tiles(*image.shape[-2:], self.tiling, self.space.multiple(self.backbone))
+        height, width = image.shape[-2:]
+        tiles = Tiles(height, width, self.tiling, self.space.multiple(self.backbone))
         ways = [self._ascend(tile[None].to(self.backbone.device)) for tile in tiles.cut(start)]
         picture = as_saved(tiles.blend([way.picture for way in ways]))
         return Enhanced(

@@ -28,7 +28,7 @@ NEIGHBOURS = (
 CONSTANTS = (0.0248, 0.0185, 0.0179, 0.0191, 0.0220)
 """What is added to their sum, by band."""
 
-RESIDUAL = (0.0, 0.2215, 0.0717, 0.0), 0.2782
+RESIDUAL: tuple[tuple[float, ...], float] = (0.0, 0.2215, 0.0717, 0.0), 0.2782
 """Both for the low-pass residual, whichever level it is on."""
 
 
@@ -79,7 +79,8 @@ def normalised_pyramid(image: Tensor, levels: int) -> list[Tensor]:
     """
     *bands, residual = laplacian_pyramid(image, levels)
     known = zip(bands, NEIGHBOURS, CONSTANTS, strict=False)
-    return [*(_normalised(x, *how) for x, *how in known), _normalised(residual, *RESIDUAL)]
+    normalised = [_normalised(band, weights, constant) for band, weights, constant in known]
+    return [*normalised, _normalised(residual, *RESIDUAL)]
 
 
 def nlpd(a: Tensor, b: Tensor, levels: int = 5, bands: str = "coarsest") -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -174,7 +175,7 @@ class FunctionPrior(Prior):
             ConfigError: there is no such callable.
         """
         try:
-            found = resolve_name(self.function)
+            found: Any = resolve_name(self.function)
         except (ImportError, AttributeError, ValueError) as error:
             raise ConfigError(
                 f"prior.function={self.function}: {error}; expected module:name of a callable."
