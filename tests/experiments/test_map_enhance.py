@@ -30,7 +30,9 @@ def test_round_trips_and_memory_are_measured(photos, tmp_path, micro_folder, mon
     assert (tmp_path / "out" / "table.md").read_text().count("| EDICT") == 2
 
 
-def test_degraded_photos_are_enhanced_and_measured(photos, tmp_path, micro_folder):
+def test_degraded_photos_are_enhanced_and_measured(photos, tmp_path, micro_folder, monkeypatch):
+    latents = [*DEGRADED.SPACES["latents"], "space.chain.steps=1"]
+    monkeypatch.setattr(DEGRADED, "SPACES", {"latents": latents, "pixels": ["space=pixels"]})
     keys = ["backbone=folder", f"backbone.source={micro_folder}", "backbone.resolution=64"]
     keys += ["prior=callable", "prior.function=quality_models:brightness", "prior.centre=0.5"]
     keys += ["prior.spread=0.1", "ascent.iterations=1", "tiles.side=64", "tiles.overlap=0"]
