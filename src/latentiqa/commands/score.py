@@ -86,8 +86,9 @@ def introduce(run: FinishedRun) -> None:
         )
     else:
         log.info(
-            "head %s trained on %s; SRCC on its test part %s",
+            "head %s trained on %s; SRCC on the test part of %s %s",
             run.folder,
+            run.trained_on,
             run.results["dataset"],
             _shown(run.srcc),
         )

@@ -1,0 +1,1 @@
+"""Training of raters, models that give scores themselves: one loop, one recipe, one file format."""
