@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 
 import pytest
 import torch
 from command_line import Outcome, on_csv, places, succeed, type_in
 from miniatures import write_csv, write_image
+from PIL import Image
+from safetensors.torch import load_file
 
 import latentiqa
 
@@ -44,9 +48,9 @@ def test_a_run_is_like_any_other(genziqa, rater, nothing_loaded):
     assert results["fit"]["steps"] == 6
     assert results["fit"]["parameters"].keys() == {"denoiser", "context"}
     assert results["config"]["layers"] is results["config"]["head"] is None
-    weights = genziqa.folder / "rater" / "rater.safetensors"
-    trained = sum(results["fit"]["parameters"].values())
-    assert weights.stat().st_size < 4 * trained + 10_000  # only what was trained
+    weights = load_file(genziqa.folder / "rater" / "rater.safetensors")
+    assert sum(w.numel() for w in weights.values()) == sum(results["fit"]["parameters"].values())
+    assert all("lora" in name or name == "context.vectors" for name in weights)
     again = succeed("train", *rater, *places(genziqa.folder.parents[1]))
     assert again.results_path == genziqa.results_path
 
@@ -135,3 +139,42 @@ def test_wrong_values_are_explained_before_anything_is_loaded(
     assert outcome.status == 1
     assert told in " ".join(outcome.err.split())
     assert "Traceback" not in outcome.err
+
+
+def test_scores_are_explained(genziqa, scores_csv, tmp_path):
+    same = shutil.copy(scores_csv.parent / "p0.png", tmp_path / "p0.png")
+    paths = [scores_csv.parent / "p0.png", same]
+    table = tmp_path / "scores.csv"
+    options = [f"run={genziqa.folder}", f"output={table}"]
+    told = ["explain=true", f"explanations={tmp_path / 'why'}"]
+    succeed("score", *map(str, paths), *options, *told)
+    with table.open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert list(rows[str(paths[0])])[:3] == ["name", "score", "sharpness"]
+    expected = latentiqa.score(paths, run=genziqa.folder)
+    assert [float(rows[str(p)]["score"]) for p in paths] == pytest.approx(expected, abs=1e-6)
+    for path, folder in zip(paths, ("p0.png", "p0.png-2"), strict=True):
+        own = tmp_path / "why" / folder
+        assert 0 < float(rows[str(path)]["noise"]) < 1
+        for figure in ("summary", "difference", "good", "bad"):
+            with Image.open(own / f"{figure}.png") as image:
+                assert min(image.size) > 100
+        maps = load_file(own / "maps.safetensors")
+        assert {key.split("/")[0] for key in maps} == {"good", "bad"}
+        # Two timesteps of ten layers, and the mean.
+        assert len(maps) == 2 * (2 * 10 + 1)
+        assert maps["bad/45/mid.attn.0"].shape == (1, 1)
+        assert maps["bad/mean"].shape == (8, 8)
+
+
+def test_what_has_no_attention_is_not_explained(zero_shot, micro_run, scores_csv, tmp_path):
+    for run, told in (
+        (zero_shot.folder, "explain=true of a run with score=loss: it reads no attention"),
+        (micro_run, "explain=true with a run of LGDM on folder"),
+    ):
+        outcome = type_in(
+            *("score", str(scores_csv.parent), f"run={run}", "explain=true"),
+            *("output=null", f"explanations={tmp_path}"),
+        )
+        assert outcome.status == 1
+        assert told in " ".join(outcome.err.split())

@@ -125,7 +125,7 @@ def test_a_walk_takes_the_steps_of_diffusers_schedulers(attentive, pictures):
         torch.testing.assert_close(ddim.step(e, t, z_t).prev_sample, z_next, atol=1e-5, rtol=1e-5)
         signal, signal_next = ddim.alphas_cumprod[t] ** 0.5, ddim.alphas_cumprod[t_next] ** 0.5
         euler.scale_model_input(z_t, t)
-        by_euler = euler.step(e, torch.tensor(t), z_t / signal).prev_sample
+        by_euler = euler.step(e, torch.tensor(float(t)), z_t / signal).prev_sample
         torch.testing.assert_close(by_euler * signal_next, z_next, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(signal * z0 + (1 - signal**2) ** 0.5 * noise, z_t)
     assert [t for t, _, _ in looks] == [80, 60, 40]

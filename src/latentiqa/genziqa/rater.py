@@ -215,19 +215,38 @@ class PromptRater(Rater):
 
     def forward(self, image: Tensor, names: Sequence[str]) -> Tensor:
         """See `Rater.forward`: the mean over the timesteps, each with noise of its own."""
-        return self.score(image, names, self.design.pair)
+        return self._mean_score(image, names, self.design.pair, self.design.score)
 
-    def score(self, image: Tensor, names: Sequence[str], pair: Sequence[str]) -> Tensor:
-        """Scores ``(B,)`` by any pair of prompts; see `forward`.
+    def attributes(self, image: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Scores ``(B,)`` from 0 to 1 by each pair of the design's ``attributes``.
 
-        Args:
-            image: ``(B, 3, H, W)`` in [0, 1].
-            names: the pictures' names.
-            pair: the good prompt and the bad one, or what they say of an attribute.
+        They are contrasts whatever the score is: nobody has told what they are worth.
+
+        Raises:
+            ConfigError: no attention is read.
         """
+        self.check_reads("attributes")
+        pairs = self.design.attributes.items()
+        return {k: self._mean_score(image, names, pair, "contrast") for k, pair in pairs}
+
+    def check_reads(self, what: str) -> None:
+        """Refuse what is read off attention where none is read.
+
+        Raises:
+            ConfigError: the score is of the noise alone.
+        """
+        if not self.design.reads_attention:
+            raise ConfigError(
+                f"{what} of a run with score={self.design.score}: it reads no attention; take one "
+                f"with {', '.join(sorted(OF_ATTENTION))}."
+            )
+
+    def _mean_score(
+        self, image: Tensor, names: Sequence[str], pair: Sequence[str], score: str
+    ) -> Tensor:
         encoded, z0 = self.encode_prompts(pair), self.latents(image, names)
         looks = self.looks(z0, names, encoded.context, self._pool(encoded, len(z0)))
-        scores = [self._score(look, noise) for _, look, noise in looks]
+        scores = [self._score(look, noise, score) for _, look, noise in looks]
         return torch.stack(scores).mean(dim=0)
 
     def training_scores(self, image: Tensor, names: Sequence[str], step: int) -> Tensor:
@@ -241,7 +260,8 @@ class PromptRater(Rater):
         encoded, z0 = self.encode_prompts(self.design.pair), self.latents(image, names)
         noise = self._noise(drawn, t, z0)
         z_t = add_noise(z0, noise, self.backbone.rates(t))
-        return self._score(self.look(z_t, t, encoded.context, self._pool(encoded, len(z0))), noise)
+        look = self.look(z_t, t, encoded.context, self._pool(encoded, len(z0)))
+        return self._score(look, noise, self.design.score)
 
     def encode_prompts(self, texts: Sequence[str]) -> Encoded:
         """Prompts of the words, with the learnt context if there is one."""
@@ -360,7 +380,7 @@ class PromptRater(Rater):
         weights = self.token_weights(encoded).repeat_interleave(batch, 0)
         return partial(_pooled_mean, sharpness=self.design.sharpness, weights=weights)
 
-    def _score(self, look: Look, noise: Tensor) -> Tensor:
+    def _score(self, look: Look, noise: Tensor, score: str) -> Tensor:
         # Of what a score does not read there is nothing.
         nothing = noise.new_empty(0)
         read = [look.read[layer].unflatten(0, (2, -1)) for layer in self.layers]
@@ -368,7 +388,7 @@ class PromptRater(Rater):
         predicted = nothing if look.predicted is None else look.predicted
         with torch.autocast(noise.device.type, enabled=False):
             seen = Seen(attention, noise.float(), predicted)
-            return SCORES[self.design.score](seen, self.layer_weights) / PER_SCORE
+            return SCORES[score](seen, self.layer_weights) / PER_SCORE
 
     def _noise(self, names: Sequence[str], t: int, z0: Tensor) -> Tensor:
         return image_noise(names, t, z0.shape[1:], seed=self.seed, device=z0.device, dtype=z0.dtype)
