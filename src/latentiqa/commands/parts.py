@@ -15,6 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from latentiqa.commands.launch import build
 from latentiqa.commands.progress import track
 from latentiqa.errors import ConfigError, DataError, check_integer
+from latentiqa.training import RATERS
 
 if TYPE_CHECKING:
     import torch
@@ -56,11 +57,6 @@ UNREAD = {
     "genziqa": UNREAD_BY_RATERS,
 }
 """Keys that a method does not read; its runs neither depend on them nor record them."""
-
-
-RATERS = {"dpiqa": "teacher", "genziqa": "rater"}
-"""Methods that give scores themselves, and what they call the model that does: the key of its
-design, and its folder in that of a run."""
 
 
 def plain(config: DictConfig, split: Split | None = None) -> dict[str, Any]:
