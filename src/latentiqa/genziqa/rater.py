@@ -250,12 +250,13 @@ class PromptRater(Rater):
         return torch.stack(scores).mean(dim=0)
 
     def training_scores(self, image: Tensor, names: Sequence[str], step: int) -> Tensor:
-        """Scores ``(B,)`` at one timestep that is drawn for these pictures, with fresh noise.
+        """Scores ``(B,)`` at one timestep that is drawn for this step, with fresh noise.
 
-        That all pictures of a pass share the timestep is our reading of the paper.
+        That all pictures of a step share the timestep is our reading of the paper; so they do
+        whatever the number of devices and passes.
         """
         drawn = [f"{name}/step {step}" for name in names]
-        generator = generator_of(self.seed, drawn[0], "timestep")
+        generator = generator_of(self.seed, f"step {step}", "timestep")
         t = int(torch.randint(self.design.train_below, (), generator=generator))
         encoded, z0 = self.encode_prompts(self.design.pair), self.latents(image, names)
         noise = self._noise(drawn, t, z0)
