@@ -307,8 +307,8 @@ def make_rater(method: Method, seed: int, state: Mapping[str, Tensor] | None = N
     if method.rater.method == "dpiqa":
         from latentiqa.dpiqa.teacher import Teacher
 
-        known = state and design.prompts != "learnt"
-        return Teacher(backbone, design, seed=seed, prompts=state["prompts"] if known else None)
+        known = state["prompts"] if state and design.prompts != "learnt" else None
+        return Teacher(backbone, design, seed=seed, prompts=known)
     from latentiqa.genziqa.rater import PromptRater
 
     return PromptRater(backbone, design, seed=seed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -309,15 +308,15 @@ class PromptRater(Rater):
             return
         noise, z_t = self._noise(names, path.values[0], z0), z0
         z_t = add_noise(z0, noise, rates(path.values[0]))
-        for t, t_prev in pairwise([*path.values, None]):
-            look = self.look(z_t, t, context, read, need_output=t_prev is not None)
+        for t, following in zip(path.values, [*path.values[1:], None], strict=True):
+            look = self.look(z_t, t, context, read, need_output=following is not None)
             yield t, look, (z_t - rates(t).signal * z0) / rates(t).noise
-            if t_prev is not None:
+            if following is not None:
                 assert look.predicted is not None
                 e = look.predicted.mean(dim=0)
-                sigma = ddim_sigma(rates(t), rates(t_prev), path.eta)
-                fresh = self._noise(names, t_prev, z0) if sigma > 0 else None
-                z_t = ddim_step(tweedie(z_t, e, rates(t)), e, rates(t_prev), sigma, fresh)
+                sigma = ddim_sigma(rates(t), rates(following), path.eta)
+                fresh = self._noise(names, following, z0) if sigma > 0 else None
+                z_t = ddim_step(tweedie(z_t, e, rates(t)), e, rates(following), sigma, fresh)
 
     def look(
         self, z_t: Tensor, t: int, context: Context, read: Read, need_output: bool = False
