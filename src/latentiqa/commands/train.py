@@ -4,12 +4,13 @@ Usage: latentiqa train [group=choice ...] [key=value ...]
 
 The last line printed is the path of results.json. The run's folder is named by its config: the
 same run asked for again is skipped when it is finished, and goes on when it was interrupted. With
-method=dpiqa a U-Net is trained first, which gives the scores itself.
+method=dpiqa or genziqa a U-Net is trained first, which gives the scores itself.
 
   latentiqa train experiment=demo
   latentiqa train dataset=csv dataset.path=my.csv guidance=none head=mlp
   latentiqa train method=psi features=efficientnet
   latentiqa train method=dpiqa trainer=gpu method.teacher.tuning=frozen
+  latentiqa train method=genziqa method.rater.tuning=none method.rater.context=0   # zero-shot
 
   groups    method backbone timesteps layers guidance perceptual features views head dataset
             trainer logger callbacks experiment sweep debug
@@ -48,6 +49,7 @@ from latentiqa.commands.parts import (
     split_of,
     trainer_factory,
 )
+from latentiqa.commands.rater import train_rater
 from latentiqa.commands.results import (
     Clock,
     announce,
@@ -56,7 +58,6 @@ from latentiqa.commands.results import (
     set_logs_aside,
     track_run,
 )
-from latentiqa.commands.teacher import train_teacher
 from latentiqa.errors import DataError
 from latentiqa.files import write_atomic
 from latentiqa.runs import signature, write_json, write_predictions
@@ -92,7 +93,7 @@ def plan_run(config: DictConfig) -> Plan:
 
     check_values(config)
     method = check_method(config)
-    head = IdentityHead() if method.dpiqa else build(config.head)
+    head = IdentityHead() if method.rater else build(config.head)
     manifest = rated_dataset(config)
     split = split_of(config, manifest)
     values = plain(config, split)
@@ -133,12 +134,12 @@ def run(config: DictConfig) -> Done:
     clock.lap("inspect")
 
     views, flips = plan.method.views, config.data.flips
-    if plan.method.dpiqa and not is_other_rank():
+    if plan.method.is_trained and not is_other_rank():
         set_logs_aside(plan.folder / "logs")
     with track_run(config, plan.folder, plan.values) as logger:
         training: dict[str, Any] = {}
-        if plan.method.dpiqa:
-            training = train_teacher(
+        if plan.method.is_trained:
+            training = train_rater(
                 config, plan.method, manifest, parts, keys, plan.folder, make_trainer, logger
             )
             clock.lap("train")
@@ -167,7 +168,8 @@ def run(config: DictConfig) -> Done:
         test, rows = score_part(head, x["test"], manifest, parts["test"], "test")
         clock.lap("fit_and_test")
         # Validation too: the head was chosen on it, and ridge is fitted again with it.
-        seen = sorted(keys[n] for p in ("train", "val") for n in parts[p])
+        fitted_on = [] if plan.method.is_zero_shot else [*parts["train"], *parts["val"]]
+        seen = sorted(keys[name] for name in fitted_on)
         meta = {"features": feature_names(extractors), "seen_images": seen}
         save_head(head, plan.folder / "head", meta)
         write_predictions(plan.folder / "predictions.csv", rows)
@@ -181,6 +183,7 @@ def run(config: DictConfig) -> Done:
             "split": split.kind,
             "split_hash": split.hash,
             **provenance(manifest, filled, views, clock),
+            "zero_shot": plan.method.is_zero_shot,
             "notes": notes_of(plan.method.note, manifest.note),
             "fit": fit | training,
             "config": plan.values,

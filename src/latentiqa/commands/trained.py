@@ -56,6 +56,7 @@ class FinishedRun:
         choices = self.results["config"]["choices"]
         backbone = choices.get("backbone")
         titles = {"lgdm": "LGDM on", "latents": "latents of", "dpiqa": "DP-IQA on"}
+        titles["genziqa"] = "GenzIQA on"
         names: list[str] = self.results["features"].split(" + ")
         features = " + ".join(f"{titles[n]} {backbone}" if n in titles else n for n in names)
         return f"{features}, {choices['head']}" if "head" in choices else features
@@ -63,6 +64,8 @@ class FinishedRun:
     @property
     def trained_on(self) -> str:
         """What its head was fitted and chosen on: ``2,000 photos of biq2021 (official split)``."""
+        if self.results.get("zero_shot"):
+            return "no rated photos"
         n = self.results["n"]["train"] + self.results["n"]["val"]
         return f"{n:,} photos of {self.results['dataset']} ({self.results['split']} split)"
 
@@ -120,7 +123,7 @@ def find_run(run: str | Path | None, runs: str | Path) -> FinishedRun:
 def load_run(run: FinishedRun) -> LoadedRun:
     """Load the method and the head of a finished training run.
 
-    Of its folder, results.json and head/ are read, and of a method that is trained, teacher/.
+    Of its folder, results.json and head/ are read, and what a method has trained.
 
     Raises:
         ConfigError: what is here is not what the run was made with.

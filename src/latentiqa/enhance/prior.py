@@ -191,7 +191,9 @@ class PsiPrior(Prior):
 
     ``q = -sqrt((f - m)^T (V + r I)^-1 (f - m))`` with mean m and covariance V of the features of
     good pictures (Mittal, Soundararajan and Bovik, IEEE SPL 2013, for whole pictures and any psi);
-    r is a tenth of V's mean variance, as there are more features than pictures.
+    r is a tenth of V's mean variance, as there are more features than pictures. For the same
+    reason the good pictures themselves are all about as far from their mean: fit the scale on
+    others.
 
     Args:
         psi: its pooled statistics are f.

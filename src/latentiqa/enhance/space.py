@@ -61,7 +61,7 @@ class Latents(Space):
 
     @torch.no_grad()
     def start(self, backbone: LatentDiffusion, image: Tensor) -> Tensor:
-        """``(S, 1, C, h, w)`` in float64, which keeps the chain exact."""
+        """``(S, 1, C, h, w)`` in float64, see `Chain.invert`."""
         return self.chain.invert(backbone, backbone.encode(image).double())
 
     def pictures(self, backbone: LatentDiffusion, z: Tensor) -> tuple[Tensor, Tensor | None]:

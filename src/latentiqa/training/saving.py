@@ -1,4 +1,7 @@
-"""A trained teacher on disk: ``teacher.safetensors`` and ``teacher.json`` in one folder."""
+"""A trained rater on disk, in a folder ``teacher``: teacher.safetensors and teacher.json.
+
+The files are named as the folder is, by what the method calls its rater.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +11,32 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
-from latentiqa.backbones.ldm import LatentDiffusion
-from latentiqa.dpiqa.teacher import Design, Teacher
 from latentiqa.errors import DataError
 from latentiqa.files import write_atomic
 from latentiqa.hashing import file_digest
+from latentiqa.training.rater import Rater
 
 
-def save_teacher(teacher: Teacher, folder: Path, report: dict[str, Any]) -> None:
-    """Write what was trained; the folder counts once its ``teacher.json`` is there.
+def save_rater(rater: Rater, folder: Path, report: dict[str, Any]) -> None:
+    """Write what was trained; the folder counts once its .json is there.
 
     Args:
-        teacher: trained.
+        rater: trained.
         folder: made if missing.
         report: how it was trained, as JSON values.
     """
-    state = {k: v.detach().contiguous().cpu() for k, v in teacher.trained_state().items()}
-    weights = folder / "teacher.safetensors"
+    state = {k: v.detach().contiguous().cpu() for k, v in rater.trained_state().items()}
+    weights = folder / f"{folder.name}.safetensors"
     write_atomic(weights, save(state))
     # Ties both together and finds flipped bits, which safetensors does not.
     described = {"weights": file_digest(weights), "report": report}
-    write_atomic(folder / "teacher.json", json.dumps(described, indent=2) + "\n")
+    write_atomic(folder / f"{folder.name}.json", json.dumps(described, indent=2) + "\n")
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
-    """How the teacher in a folder was trained; None where there is none yet.
+    """How the rater in a folder was trained; None where there is none yet.
 
     Raises:
         DataError: its description is damaged.
@@ -41,41 +44,31 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     return described["report"] if (described := _read(folder)) else None
 
 
-def load_teacher(
-    folder: Path, backbone: LatentDiffusion, design: Design, seed: int
-) -> tuple[Teacher, str]:
-    """Make a teacher again of what `save_teacher` wrote.
+def load_state(folder: Path) -> tuple[dict[str, Tensor], str]:
+    """Read what `save_rater` wrote.
 
     Args:
         folder: where it is.
-        backbone: that it was trained on.
-        design: of the teacher.
-        seed: of its training.
 
     Returns:
-        The teacher, and the name of its weights.
+        What `Rater.load_trained` takes, and the name of the weights.
 
     Raises:
         DataError: it is missing or damaged.
-        ConfigError: it is of another design.
     """
-    weights = folder / "teacher.safetensors"
+    weights = folder / f"{folder.name}.safetensors"
     if (described := _read(folder)) is None or not weights.is_file():
-        raise DataError(f"{folder}: no trained teacher there; train again with force=true.")
+        raise DataError(f"{folder}: no trained {folder.name} there; train again with force=true.")
     if file_digest(weights) != described["weights"]:
         raise DataError(f"{weights}: damaged (its hash differs); train again with force=true.")
     try:
-        state = load_file(weights)
+        return load_file(weights), described["weights"]
     except SafetensorError as error:
         raise DataError(f"{weights}: {error}; train again with force=true.") from error
-    known = None if design.prompts == "learnt" else state.get("prompts")
-    teacher = Teacher(backbone, design, seed=seed, prompts=known)
-    teacher.load_trained(state)
-    return teacher, described["weights"]
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
-    path = folder / "teacher.json"
+    path = folder / f"{folder.name}.json"
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
         return {key: described[key] for key in ("weights", "report")}

@@ -1,4 +1,4 @@
-"""Training of DP-IQA's teacher, the first part of its `latentiqa train`."""
+"""Training of a rater, DP-IQA's or GenzIQA's: the first part of its `latentiqa train`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from latentiqa.commands.parts import is_other_rank
+from latentiqa.commands.parts import is_other_rank, make_rater
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def train_teacher(
+def train_rater(
     config: DictConfig,
     method: Method,
     manifest: Manifest,
@@ -35,14 +35,14 @@ def train_teacher(
     make_trainer: Callable[..., Trainer],
     logger: Logger | None,
 ) -> dict[str, Any]:
-    """Train the teacher on train, choose the epoch on validation, leave it in ``teacher/``.
+    """Train a rater on train, choose the epoch on validation, leave it in the run's folder.
 
     A training that was interrupted goes on from its last checkpoint; one that is finished is not
     repeated. The test part is not read.
 
     Args:
         config: of the run.
-        method: with DP-IQA's parts.
+        method: one that is trained.
         manifest: the dataset.
         parts: names of the readable pictures of each part.
         keys: their image keys.
@@ -59,18 +59,19 @@ def train_teacher(
     """
     from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-    from latentiqa.dpiqa.saving import read_report, save_teacher
-    from latentiqa.dpiqa.teacher import Teacher
-    from latentiqa.dpiqa.training import GoOn, TeacherTraining
+    from latentiqa.training.go_on import GoOn
+    from latentiqa.training.module import RaterTraining
+    from latentiqa.training.saving import read_report, save_rater
 
-    finished, checkpoints = folder / "teacher", folder / "checkpoints"
+    assert method.rater is not None
+    recipe = method.rater.training
+    finished, checkpoints = method.rater.folder(folder), folder / "checkpoints"
     if config.force and not is_other_rank():
         for old in (finished, checkpoints):
             shutil.rmtree(old, ignore_errors=True)
     if report := read_report(finished):
         return report
 
-    recipe = method.dpiqa["training"]
     an_epoch = 1 if config.fast_dev_run else recipe.steps_an_epoch(len(parts["train"]))
     epochs = 1 if config.fast_dev_run else recipe.epochs
     watched: dict[str, Any] = {"monitor": "val/srcc", "mode": "max"}
@@ -90,6 +91,7 @@ def train_teacher(
         max_steps=epochs * an_epoch,
         max_epochs=-1,
         precision=recipe.precision,
+        gradient_clip_val=recipe.clip,
         accumulate_grad_batches=recipe.passes,
         val_check_interval=an_epoch * recipe.passes,
         check_val_every_n_epoch=None,
@@ -98,17 +100,18 @@ def train_teacher(
         # The data module deals the pictures out itself.
         use_distributed_sampler=False,
     )
-    pictures = _pictures(config, method, manifest, parts, keys, trainer.world_size)
-    assert method.backbone is not None
-    teacher = Teacher(method.backbone.load(), method.dpiqa["teacher"], seed=config.seed)
-    counts = teacher.parameter_counts()
+    in_a_pass = recipe.pictures_a_pass(trainer.world_size)
+    pictures = _pictures(config, method, manifest, parts, keys, in_a_pass)
+    rater = make_rater(method, config.seed)
+    counts = rater.parameter_counts()
     log.info(
-        "teacher: %s M parameters are trained; at most %d epochs of %d steps",
-        " + ".join(f"{part} {count / 1e6:.1f}" for part, count in counts.items()),
+        "%s: %s M parameters are trained; at most %d epochs of %d steps",
+        finished.name,
+        " + ".join(f"{part} {count / 1e6:.3g}" for part, count in counts.items()),
         epochs,
         an_epoch,
     )
-    training = TeacherTraining(teacher, recipe, an_epoch)
+    training = RaterTraining(rater, recipe, an_epoch)
     resume = str(last) if last.exists() else None
     if resume:
         log.info("going on from %s", resume)
@@ -117,8 +120,8 @@ def train_teacher(
     import torch
 
     chosen = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    state = {k.removeprefix("teacher."): v for k, v in chosen["state_dict"].items()}
-    teacher.load_trained(state)
+    state = {k.removeprefix("rater."): v for k, v in chosen["state_dict"].items()}
+    rater.load_trained(state)
     report = {
         "steps": trainer.global_step,
         "best_step": chosen["global_step"],
@@ -127,7 +130,7 @@ def train_teacher(
         "parameters": counts,
     }
     if trainer.is_global_zero:
-        save_teacher(teacher, finished, report)
+        save_rater(rater, finished, report)
         shutil.rmtree(checkpoints)
     trainer.strategy.barrier()
     return report
@@ -139,7 +142,7 @@ def _pictures(
     manifest: Manifest,
     parts: Mapping[str, Sequence[str]],
     keys: Mapping[str, str],
-    devices: int,
+    in_a_pass: int,
 ) -> RatedModule:
     from latentiqa.data.datamodule import PictureDataset, RatedModule
 
@@ -156,7 +159,7 @@ def _pictures(
     return RatedModule(
         rated("train", data.flips),
         rated("val", False),
-        batch_size=method.dpiqa["training"].pictures_a_pass(devices),
+        batch_size=in_a_pass,
         val_batch_size=data.batch_size,
         num_workers=data.num_workers,
         seed=config.seed,
