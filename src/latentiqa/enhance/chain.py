@@ -111,8 +111,8 @@ class Chain(ABC):
         Args:
             backbone: the frozen model.
             z0: clean latents ``(B, C, h, w)``; the chain runs in their dtype, and the model in
-                its own. Float64 costs nothing beside the model: what a model in float32 then errs by is
-                its own rounding of states that differ in the last bit.
+                its own. Float64 costs nothing beside the model; what a model in float32 then errs
+                by is its own rounding of states that differ in the last bit.
 
         Returns:
             State ``(S, B, C, h, w)`` in the dtype of ``z0``.
