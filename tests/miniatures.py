@@ -88,10 +88,16 @@ def recipe(name: str) -> str:
     return "".join([*map(recipe, bases), text])
 
 
-def recipes(*, pretraining: bool) -> list[str]:
-    """Names of all recipes: those of `latentiqa pretrain`, or of `latentiqa train`."""
+def recipes(verb: str) -> list[str]:
+    """Names of all recipes of `latentiqa train`, `pretrain` or `enhance`."""
     names = {path.stem for path in config_folder("experiments").glob("*/experiment/*.yaml")}
-    return sorted(name for name in names if ("override /stage" in recipe(name)) == pretraining)
+    return sorted(name for name in names if verb_of(recipe(name)) == verb)
+
+
+def verb_of(text: str) -> str:
+    """The verb that a recipe is for, by a group that no other verb has."""
+    marks = {"pretrain": "override /stage", "enhance": "override /space"}
+    return next((verb for verb, mark in marks.items() if mark in text), "train")
 
 
 def write_weights(psi: str, folder: Path) -> Path:

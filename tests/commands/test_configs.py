@@ -20,12 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 from latentiqa.commands import VERBS
 from latentiqa.commands.launch import build, config_folder, register_search_path
 from latentiqa.commands.parts import trainer_factory
+from latentiqa.enhance.ascent import Adam, Ascent, ClippedMomentum
+from latentiqa.enhance.edict import EDICT
+from latentiqa.enhance.inversion import DDIM
+from latentiqa.enhance.space import Pixels
 
 CONF = config_folder("conf")
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
-RECIPES = dict.fromkeys(recipes(pretraining=False), "train") | dict.fromkeys(
-    recipes(pretraining=True), "pretrain"
-)
+RECIPES = {name: verb for verb in ("train", "pretrain", "enhance") for name in recipes(verb)}
 SWEEPS = sorted(path.stem for path in config_folder("sweeps").glob("sweep/*.yaml"))
 
 
@@ -68,6 +70,15 @@ def filled_in(tmp_path, micro_folder, weights_of) -> Callable[[str, str], list[s
             case "features", "reiqa":
                 names = ("reiqa_quality", "reiqa_content")
                 return [f"features.{name}.weights={weights_of(name)}" for name in names]
+            case "prior", "run":
+                return [f"prior.run={tmp_path}"]
+            case "prior", "psi":
+                return [f"prior.good={tmp_path}"]
+            case "prior", "callable":
+                return ["prior.function=quality_models:contrast"]
+            case "fidelity", "dists":
+                write_image(tmp_path / "vgg.png")  # not read before it is needed
+                return [f"fidelity.dists.psi.weights={tmp_path / 'vgg.png'}"]
             case "stage", "diffusion":
                 return [f"stage.autoencoder_folder={write_autoencoder(tmp_path / 'vae')}"]
             case "trainer", "gpu":
@@ -89,12 +100,13 @@ def test_every_group_of_the_issue_is_there():
     choices = {group: {name for g, name in CHOICES if g == group} for group in groups}
     assert choices["trainer"] >= {"cpu", "gpu", "ddp"}
     assert choices["logger"] >= {"csv", "wandb", "none"}
-    assert {"demo", "lgdm_biq2021", "tiny_diffusion"} <= set(RECIPES)
+    assert {"demo", "lgdm_biq2021", "tiny_diffusion", "map_enhance"} <= set(RECIPES)
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_builds(group, choice, filled_in, tmp_path):
     verb = "pretrain" if group in ("stage", "alignment") else "train"
+    verb = "enhance" if group in ("space", "prior", "fidelity", "ascent") else verb
     added = filled_in(group, choice)
     if group == "alignment":  # a part of a stage
         added, group = ["stage=diffusion"], "alignment@stage.alignment"
@@ -123,6 +135,36 @@ def check_stage(config: Any, _choice: str, folder: Any) -> None:
 def check_alignment(config: Any, choice: str, _folder: Any) -> None:
     alignment = build(config.stage.alignment)
     assert type(alignment).__name__ == {"urepa": "URepa", "linear": "LinearAlignment"}[choice]
+
+
+def check_space(config: Any, choice: str, _folder: Any) -> None:
+    space = build(config.space)
+    if choice == "pixels":
+        assert space == Pixels()
+        return
+    chains = {"edict": EDICT(), "ddim": DDIM(), "latents": DDIM(at=0)}
+    assert space.chain == (chains | {"fixed_point": DDIM(iterations=5)})[choice]
+
+
+def check_prior(config: Any, choice: str, _folder: Any) -> None:
+    kinds = {"psi": "PsiPrior", "callable": "FunctionPrior"}
+    prior = build(config.prior)
+    assert type(prior).__name__ == kinds.get(choice, "RunPrior")
+    assert (prior.scale() is None) == (choice != "default")
+
+
+def check_fidelity(config: Any, choice: str, _folder: Any) -> None:
+    terms = build(config.fidelity)
+    assert list(terms) == (["nlpd", "lpips"] if choice == "mix" else [choice])
+    kinds = {"nlpd": "NLPD", "mse": "MSE"}
+    for name, term in terms.items():
+        assert type(term).__name__ == kinds.get(name, "Perceptual")
+
+
+def check_ascent(config: Any, choice: str, _folder: Any) -> None:
+    ascent = build(config.ascent)
+    # What the configs spell out is what the classes take by themselves.
+    assert ascent == Ascent(Adam() if choice == "adam" else ClippedMomentum())
 
 
 def check_timesteps(config: Any, choice: str, _folder: Any) -> None:
@@ -246,6 +288,7 @@ def test_every_experiment_states_its_method(name, verb):
     stated = dict(re.findall(r"^  - override /(\w+): (\w+)$", recipe(name), flags=re.MULTILINE))
     method = "method backbone timesteps layers perceptual guidance features views head dataset"
     groups = {"train": method.split(), "pretrain": ["stage", "dataset"]}
+    groups["enhance"] = ["backbone", "space", "prior", "fidelity", "ascent"]
     assert {group: choices[group] for group in groups[verb]} == stated
 
 

@@ -21,7 +21,7 @@ from miniatures import (
 )
 from scipy import stats
 
-EXPERIMENTS = recipes(pretraining=False)
+EXPERIMENTS = recipes("train")
 
 
 @pytest.fixture
