@@ -131,6 +131,15 @@ def test_a_profile_of_another_colour_space_is_left(bright, tmp_path):
     assert not (tmp_path / "out" / "way").exists()
 
 
+def test_a_prior_that_leads_nowhere_is_said(bright, tmp_path):
+    write_image(tmp_path / "a.png", 0, (64, 64))
+    told = "of 1 of 1 pictures Q begins near 0"
+    picture, no_way = str(tmp_path / "a.png"), "ascent.iterations=0"
+    assert told not in succeed("enhance", picture, *bright, no_way).err
+    far = succeed("enhance", picture, *bright, no_way, "prior.centre=5")
+    assert told in " ".join(far.err.split())
+
+
 def test_adversarial_pictures_are_said(bright, tmp_path):
     Image.new("RGB", (64, 64), (90, 90, 90)).save(tmp_path / "a.png")
     pixels = ["space=pixels", "ascent.rule.gain=1e6", "judges=[quality_models:darkness]"]

@@ -69,6 +69,9 @@ WAYS = ("strip", "gif", "none")
 SHOWN = 256, 8
 """Longest side of a picture of the way, and how many at most."""
 
+FLAT = 1.0
+"""A mapped score below has hardly any gradient: the logistic rises 25 times less than at 50."""
+
 UNSIGNED = ("input", "output", "input_reference", "reference", "data")
 """Keys that do not change a picture's result; what is in the files is signed by content."""
 
@@ -375,4 +378,11 @@ def show(rows: Sequence[Mapping[str, Any]], judges: Sequence[str]) -> None:
             "adversarial: of %d of %d pictures the prior's score rises and every judge's falls; "
             "what rose is not their quality:\n  %s",
             *(len(suspicious), len(rows), "\n  ".join(suspicious)),
+        )
+    if flat := [row["name"] for row in rows if row["before"]["mapped"] < FLAT]:
+        log.warning(
+            "of %d of %d pictures Q begins near 0, where its scale is flat and the prior leads "
+            "nowhere; fit it on pictures like these (reference=FOLDER), or set prior.centre and "
+            "prior.spread:\n  %s",
+            *(len(flat), len(rows), "\n  ".join(flat)),
         )
