@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from latentiqa.data.datamodule import Shuffled
-from latentiqa.dpiqa.saving import load_teacher, read_report, save_teacher
+from latentiqa.dpiqa.saving import NAME, load_teacher, save_teacher
 from latentiqa.dpiqa.training import Recipe, TeacherTraining
 from latentiqa.errors import ConfigError, DataError
 from latentiqa.losses import LOSSES
 from latentiqa.metrics import srcc
+from latentiqa.saving import read_report
 
 
 def batch_of(image, names, target):
@@ -102,9 +103,9 @@ def test_checkpoints_leave_out_the_frozen(teacher_of):
 
 def test_a_damaged_teacher_is_refused(teacher_of, micro, tmp_path):
     teacher = teacher_of(tuning="frozen")
-    assert read_report(tmp_path) is None
+    assert read_report(tmp_path, NAME) is None
     save_teacher(teacher, tmp_path, {"steps": 3})
-    assert read_report(tmp_path) == {"steps": 3}
+    assert read_report(tmp_path, NAME) == {"steps": 3}
     load_teacher(tmp_path, micro, teacher.design, 0)
     weights = tmp_path / "teacher.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from latentiqa.commands.fitting import fitting_of
 from latentiqa.commands.parts import is_other_rank
 
 if TYPE_CHECKING:
@@ -57,79 +57,34 @@ def train_teacher(
         ConfigError: the batch cannot be dealt out, or the backbone is not one to train.
         DataError: training diverged.
     """
-    from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-
-    from latentiqa.dpiqa.saving import read_report, save_teacher
+    from latentiqa.dpiqa.saving import NAME, save_teacher
     from latentiqa.dpiqa.teacher import Teacher
-    from latentiqa.dpiqa.training import GoOn, TeacherTraining
+    from latentiqa.dpiqa.training import TeacherTraining
+    from latentiqa.saving import read_report
 
-    finished, checkpoints = folder / "teacher", folder / "checkpoints"
+    finished, checkpoints = folder / NAME, folder / "checkpoints"
     if config.force and not is_other_rank():
         for old in (finished, checkpoints):
             shutil.rmtree(old, ignore_errors=True)
-    if report := read_report(finished):
+    if report := read_report(finished, NAME):
         return report
 
     recipe = method.dpiqa["training"]
-    an_epoch = 1 if config.fast_dev_run else recipe.steps_an_epoch(len(parts["train"]))
-    epochs = 1 if config.fast_dev_run else recipe.epochs
-    watched: dict[str, Any] = {"monitor": "val/srcc", "mode": "max"}
-    best = ModelCheckpoint(
-        checkpoints, "best", save_weights_only=True, enable_version_counter=False, **watched
-    )
-    last = checkpoints / "last.ckpt"
-    trainer = make_trainer(
-        [
-            # Scores may be constant at first: SRCC is then undefined.
-            EarlyStopping(patience=recipe.patience, check_finite=False, **watched),
-            best,
-            GoOn(last, recipe.checkpoint_every, an_epoch),
-        ],
-        logger=logger or False,
-        enable_checkpointing=True,
-        max_steps=epochs * an_epoch,
-        max_epochs=-1,
-        precision=recipe.precision,
-        accumulate_grad_batches=recipe.passes,
-        val_check_interval=an_epoch * recipe.passes,
-        check_val_every_n_epoch=None,
-        log_every_n_steps=1,
-        num_sanity_val_steps=0,
-        # The data module deals the pictures out itself.
-        use_distributed_sampler=False,
-    )
-    pictures = _pictures(config, method, manifest, parts, keys, trainer.world_size)
+    fitting = fitting_of(config, recipe, len(parts["train"]), checkpoints, make_trainer, logger)
+    pictures = _pictures(config, method, manifest, parts, keys, fitting.trainer.world_size)
     assert method.backbone is not None
     teacher = Teacher(method.backbone.load(), method.dpiqa["teacher"], seed=config.seed)
     counts = teacher.parameter_counts()
     log.info(
         "teacher: %s M parameters are trained; at most %d epochs of %d steps",
         " + ".join(f"{part} {count / 1e6:.1f}" for part, count in counts.items()),
-        epochs,
-        an_epoch,
+        fitting.epochs,
+        fitting.an_epoch,
     )
-    training = TeacherTraining(teacher, recipe, an_epoch)
-    resume = str(last) if last.exists() else None
-    if resume:
-        log.info("going on from %s", resume)
-    trainer.fit(training, pictures, ckpt_path=resume)
-
-    import torch
-
-    chosen = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    state = {k.removeprefix("teacher."): v for k, v in chosen["state_dict"].items()}
-    teacher.load_trained(state)
-    report = {
-        "steps": trainer.global_step,
-        "best_step": chosen["global_step"],
-        "epochs": math.ceil(trainer.global_step / an_epoch),
-        "best_epoch": math.ceil(chosen["global_step"] / an_epoch),
-        "parameters": counts,
-    }
-    if trainer.is_global_zero:
-        save_teacher(teacher, finished, report)
-        shutil.rmtree(checkpoints)
-    trainer.strategy.barrier()
+    state, reached = fitting.fit(TeacherTraining(teacher, recipe, fitting.an_epoch), pictures)
+    teacher.load_trained({k.removeprefix("teacher."): v for k, v in state.items()})
+    report = {**reached, "parameters": counts}
+    fitting.finish(lambda: save_teacher(teacher, finished, report))
     return report
 
 

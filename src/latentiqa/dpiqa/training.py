@@ -1,7 +1,8 @@
-"""Training of the teacher, step by step, so that it can be killed and goes on the same."""
+"""Training of what rates, step by step, so that it can be killed and goes on the same."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,7 +24,7 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a teacher is trained; the paper's, milestones as for KonIQ-10k.
+    """How a teacher or a student is trained; by default the paper's teacher on KonIQ-10k.
 
     An epoch is as many steps as show the training part once.
 
@@ -94,40 +95,43 @@ class Recipe:
         return max(1, round(pictures / self.batch_size))
 
 
-class TeacherTraining(LightningModule):
-    """Adam on weighted losses of the scores; SRCC of the whole validation part.
+class RaterTraining(LightningModule, ABC):
+    """Adam on losses of scores; SRCC of the whole validation part.
+
+    A subclass gives `forward`, the scores of a batch, and ``training_step``.
 
     Args:
-        teacher: what is trained, in place.
         recipe: how.
         steps_an_epoch: unit of the milestones.
+        key: where a config has the recipe, for errors.
     """
 
-    def __init__(self, teacher: Teacher, recipe: Recipe, steps_an_epoch: int) -> None:
+    def __init__(self, recipe: Recipe, steps_an_epoch: int, key: str) -> None:
         super().__init__()
-        self.teacher = teacher
         self.recipe = recipe
         self.steps_an_epoch = steps_an_epoch
+        self.key = key
         self.seen: list[Tensor] = []
-        # Checkpoints hold what is trained; the rest is the backbone's.
-        self.strict_loading = False
 
+    @abstractmethod
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Scores ``(B,)`` of a batch's pictures, which come stacked by their shapes."""
-        names = iter(batch["name"])
-        parts = [self.teacher(image, list(islice(names, len(image)))) for image in batch["image"]]
-        return torch.cat(parts)
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The weighted losses of one pass."""
-        pred, n = self(batch), len(batch["name"])
-        loss = torch.zeros((), device=pred.device)
-        for name, weight in self.recipe.losses.items():
+    def losses_of(self, pred: Tensor, target: Tensor, name: str = "train") -> Tensor:
+        """The recipe's weighted losses, each logged as ``<name>/<loss>``.
+
+        Args:
+            pred: ``(B,)``.
+            target: ``(B,)``, what the scores should be.
+            name: of the losses in the log.
+        """
+        total = torch.zeros((), device=pred.device)
+        for loss, weight in self.recipe.losses.items():
             if weight:
-                value = LOSSES[name](pred, batch["target"])
-                self.log(f"train/{name}", value, batch_size=n)
-                loss = loss + weight * value
-        return loss
+                value = LOSSES[loss](pred, target)
+                self.log(f"{name}/{loss}", value, batch_size=len(pred))
+                total = total + weight * value
+        return total
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Keep index, target and score of each view."""
@@ -146,8 +150,8 @@ class TeacherTraining(LightningModule):
         index, target, pred = gathered.reshape(-1, 3).unbind(dim=1)
         if not pred.isfinite().all():
             raise DataError(
-                f"training diverged before step {self.global_step}: lower method.training.lr, or "
-                "set method.training.precision=32-true."
+                f"training diverged before step {self.global_step}: lower {self.key}.lr, or set "
+                f"{self.key}.precision=32-true."
             )
         _, picture = index.unique(return_inverse=True)
         count = torch.bincount(picture)
@@ -156,7 +160,7 @@ class TeacherTraining(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Adam, whose learning rate falls at the milestones."""
-        trained = [p for p in self.teacher.parameters() if p.requires_grad]
+        trained = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(trained, lr=self.recipe.lr)
         steps = [epoch * self.steps_an_epoch for epoch in self.recipe.milestones]
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, steps, self.recipe.decay)
@@ -164,6 +168,32 @@ class TeacherTraining(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+class TeacherTraining(RaterTraining):
+    """Training of a teacher.
+
+    Args:
+        teacher: what is trained, in place.
+        recipe: how.
+        steps_an_epoch: unit of the milestones.
+    """
+
+    def __init__(self, teacher: Teacher, recipe: Recipe, steps_an_epoch: int) -> None:
+        super().__init__(recipe, steps_an_epoch, key="method.training")
+        self.teacher = teacher
+        # Checkpoints hold what is trained; the rest is the backbone's.
+        self.strict_loading = False
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """Scores ``(B,)``; names of pictures seed samples of latents."""
+        names = iter(batch["name"])
+        parts = [self.teacher(image, list(islice(names, len(image)))) for image in batch["image"]]
+        return torch.cat(parts)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The weighted losses of one pass."""
+        return self.losses_of(self(batch), batch["target"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what the backbone's own files hold."""
