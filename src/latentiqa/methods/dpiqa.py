@@ -51,6 +51,17 @@ class DPIQA(FeatureExtractor):
             "weights": self.weights,
         }
 
+    @property
+    def quality_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the map of quality."""
+        design = self.teacher.design
+        return design.narrowing[-1], design.side, design.side
+
+    def both(self, image: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Scores ``(B,)`` and maps of quality ``(B, *quality_shape)``, from one pass."""
+        quality = self.teacher.quality(image, names)
+        return self.teacher.score(quality), quality
+
     def compute(self, image: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """The scores; names seed samples of latents."""
         return {"dpiqa/score": self.teacher(image, names)[:, None]}
