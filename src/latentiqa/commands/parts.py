@@ -50,8 +50,13 @@ UNREAD = {
     "latents": LGDM_KEYS,
     "psi": ("backbone", *LGDM_KEYS),
     "dpiqa": (*LGDM_PARTS, "perceptual", "prompt", "pooling", "head"),
+    "student": (),
 }
 """Keys that a method does not read; its runs neither depend on them nor record them."""
+
+
+METHODS = tuple(name for name in UNREAD if name != "student")
+"""What `latentiqa train` runs."""
 
 
 def plain(config: DictConfig, split: Split | None = None) -> dict[str, Any]:
@@ -95,6 +100,7 @@ class Method:
         backbone: the diffusion model; none without LGDM, latents or DP-IQA.
         lgdm: its timesteps, layers and guidance; empty without LGDM.
         dpiqa: its teacher and training; empty without DP-IQA.
+        student: its design and training; empty without a student.
         psis: psis of the picture itself by name.
         pooling: of each of them by name.
         views: what of a picture all of them see.
@@ -103,9 +109,15 @@ class Method:
     backbone: BackboneSource | None
     lgdm: dict[str, Any]
     dpiqa: dict[str, Any]
+    student: dict[str, Any]
     psis: dict[str, PooledPsi]
     pooling: dict[str, str]
     views: Views
+
+    @property
+    def gives_scores(self) -> bool:
+        """Whether it is trained to score, and needs no head."""
+        return bool(self.dpiqa or self.student)
 
     @property
     def note(self) -> str | None:
@@ -119,6 +131,8 @@ def check_method(config: DictConfig) -> Method:
     Raises:
         ConfigError: a value is outside its range.
     """
+    if OmegaConf.select(config, "method.name") == "student":
+        return _check_student(config)
     psis, backbone = _check_psis(config), None
     lgdm: dict[str, Any] = {}
     dpiqa: dict[str, Any] = {}
@@ -145,14 +159,25 @@ def check_method(config: DictConfig) -> Method:
             backbone = _chosen(config, "backbone")
             dpiqa = {key: build(config.method[key]) for key in ("teacher", "training")}
         case _:
-            raise ConfigError(f"method.name={name!r}: expected {', '.join(UNREAD)}.")
+            raise ConfigError(f"method.name={name!r}: expected {', '.join(METHODS)}.")
     pooling = {} if dpiqa else _check_pooling(config, [*([name] if backbone else []), *psis])
     if OmegaConf.select(config, "views") is None:
         raise ConfigError(
             "views=null: expected one of the choices in conf/views/; a run from before there were "
             "any has to be trained again."
         )
-    return Method(backbone, lgdm, dpiqa, psis, pooling, build(config.views))
+    return Method(backbone, lgdm, dpiqa, {}, psis, pooling, build(config.views))
+
+
+def _check_student(config: DictConfig) -> Method:
+    views = _chosen(config, "views")
+    if views.number != 1:
+        raise ConfigError(
+            f"views with {views.number} views of a picture: expected one, as of views=square; what "
+            "a student is shown in training, augment says."
+        )
+    student = {key: build(config[key]) for key in ("student", "training")}
+    return Method(None, {}, {}, student, {}, {}, views)
 
 
 def _chosen(config: DictConfig, key: str) -> Any:
@@ -210,7 +235,7 @@ def _check_pooling(config: DictConfig, names: Sequence[str]) -> dict[str, str]:
 def load_extractors(
     config: DictConfig, method: Method, folder: Path | None = None
 ) -> list[FeatureExtractor]:
-    """Load what computes the features: of diffusion, then of the psis; or DP-IQA.
+    """Load what computes the features: of diffusion, then of the psis; or DP-IQA, or a student.
 
     Args:
         config: of the run.
@@ -225,6 +250,12 @@ def load_extractors(
     from latentiqa.methods.lgdm import LGDM
     from latentiqa.methods.psi import PsiFeatures
 
+    if method.student:
+        from latentiqa.methods.student import StudentScores
+        from latentiqa.student.saving import NAME, load_student
+
+        assert folder is not None  # only `latentiqa distill` has this method
+        return [StudentScores(*load_student(folder / NAME, method.student["student"]))]
     if method.dpiqa:
         if folder is None:
             raise ConfigError("method=dpiqa is trained before it is run: use latentiqa train.")
@@ -422,7 +453,7 @@ def split_of(config: DictConfig, manifest: Manifest) -> Split:
         return split
     if limit < 3:
         raise ConfigError(f"limit={limit}: expected at least 3 pictures a part.")
-    return replace(split, **{part: _thinned(getattr(split, part), limit) for part in PARTS})
+    return replace(split, **{part: thinned(getattr(split, part), limit) for part in PARTS})
 
 
 def _is_path(split: object) -> bool:
@@ -430,7 +461,7 @@ def _is_path(split: object) -> bool:
     return isinstance(split, str) and split != "official"
 
 
-def _thinned(names: Sequence[str], limit: int) -> tuple[str, ...]:
+def thinned(names: Sequence[str], limit: int) -> tuple[str, ...]:
     """At most ``limit`` names, drawn by a fixed seed: neighbours are often copies of a content."""
     return tuple(sorted(random.Random(0).sample(names, min(limit, len(names)))))
 

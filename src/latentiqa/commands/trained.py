@@ -1,4 +1,4 @@
-"""A finished training run, read back from its folder."""
+"""A finished run of train or distill, read back from its folder."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from latentiqa.commands.parts import (
     rated_dataset,
 )
 from latentiqa.errors import ConfigError, DataError
+from latentiqa.hashing import digest, folder_digest
 from latentiqa.runs import read_json
 
 EMBEDDED = Path(__file__).parents[1] / "scorer"
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What `latentiqa train` left in its folder.
+    """What `latentiqa train` or `latentiqa distill` left in its folder.
 
     Attributes:
         folder: the run's folder.
@@ -56,8 +57,10 @@ class FinishedRun:
         choices = self.results["config"]["choices"]
         backbone = choices.get("backbone")
         titles = {"lgdm": "LGDM on", "latents": "latents of", "dpiqa": "DP-IQA on"}
+        titles = {name: f"{title} {backbone}" for name, title in titles.items()}
+        titles["student"] = f"student {choices.get('student')}"
         names: list[str] = self.results["features"].split(" + ")
-        features = " + ".join(f"{titles[n]} {backbone}" if n in titles else n for n in names)
+        features = " + ".join(titles.get(name, name) for name in names)
         return f"{features}, {choices['head']}" if "head" in choices else features
 
     @property
@@ -65,6 +68,18 @@ class FinishedRun:
         """What its head was fitted and chosen on: ``2,000 photos of biq2021 (official split)``."""
         n = self.results["n"]["train"] + self.results["n"]["val"]
         return f"{n:,} photos of {self.results['dataset']} ({self.results['split']} split)"
+
+    @property
+    def identity(self) -> str:
+        """Names the run and all that it computes with: what is taught by it depends on this."""
+        trained = [self.folder / part for part in ("head", "teacher", "student")]
+        return digest(
+            {
+                "signature": self.results["signature"],
+                "features": {name: s["key"] for name, s in self.results["stores"].items()},
+                "weights": {p.name: folder_digest(p) for p in trained if p.is_dir()},
+            }
+        )
 
     @property
     def srcc(self) -> float | None:
@@ -120,7 +135,8 @@ def find_run(run: str | Path | None, runs: str | Path) -> FinishedRun:
 def load_run(run: FinishedRun) -> LoadedRun:
     """Load the method and the head of a finished training run.
 
-    Of its folder, results.json and head/ are read, and of a method that is trained, teacher/.
+    Of its folder, results.json and head/ are read, and of a method that is trained, teacher/ or
+    student/.
 
     Raises:
         ConfigError: what is here is not what the run was made with.

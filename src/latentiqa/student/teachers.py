@@ -71,7 +71,7 @@ class TeacherOutputs(FeatureExtractor):
     def compute(self, image: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """What the run says; names seed noise, as everywhere."""
         if self.drawer is None:
-            return {"score": self.metric(image.clamp(0, 1), names)[:, None]}
+            return {"score": self.metric(image, names)[:, None]}
         pairs = zip(image, names, strict=True)
         views = torch.cat([self.metric.views(one, name) for one, name in pairs])
         with torch.no_grad():
