@@ -88,10 +88,17 @@ def recipe(name: str) -> str:
     return "".join([*map(recipe, bases), text])
 
 
-def recipes(*, pretraining: bool) -> list[str]:
-    """Names of all recipes: those of `latentiqa pretrain`, or of `latentiqa train`."""
+def recipes(verb: str) -> list[str]:
+    """Names of all recipes of a verb: train, pretrain or distill."""
     names = {path.stem for path in config_folder("experiments").glob("*/experiment/*.yaml")}
-    return sorted(name for name in names if ("override /stage" in recipe(name)) == pretraining)
+    return sorted(name for name in names if verb_of(name) == verb)
+
+
+def verb_of(name: str) -> str:
+    """The verb that a recipe is for: it sets a group that only this one has."""
+    text = recipe(name)
+    own = {"pretrain": "override /stage", "distill": "override /student"}
+    return next((verb for verb, group in own.items() if group in text), "train")
 
 
 def write_weights(psi: str, folder: Path) -> Path:

@@ -19,7 +19,7 @@ from latentiqa.data.images import read_image
 from latentiqa.pretraining.sampling import sample
 from latentiqa.runs import signature
 
-EXPERIMENTS = recipes(pretraining=True)
+EXPERIMENTS = recipes("pretrain")
 SMALL_AUTOENCODER = (  # that of write_autoencoder
     "stage.autoencoder.latent_channels=8",
     "stage.autoencoder.encoder_block_out_channels=[8,8]",

@@ -14,7 +14,7 @@ from command_line import on_csv, places, succeed, type_in
 from miniatures import recipe, recipes, write_autoencoder, write_biq2021, write_csv
 from scipy import stats
 
-EXPERIMENTS = recipes(pretraining=False)
+EXPERIMENTS = recipes("train")
 
 
 @pytest.fixture

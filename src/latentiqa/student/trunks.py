@@ -91,6 +91,7 @@ class LiteMaps(Maps):
     def __init__(self, variant: str, maps: Sequence[str]) -> None:
         super().__init__()
         self.net = EfficientNetLite(variant, frozen=False)
+        self.net.net._fc = nn.Identity()  # the classifier: a third of all weights
         self.maps = tuple(maps)
         self.architecture = {"variant": variant}
         self.look()
