@@ -70,9 +70,11 @@ class StudentTraining(RaterTraining):
                 (B, C h w) of those terms that are not 0, from `latentiqa.student.teachers`.
             batch_idx: unused.
         """
-        terms, total = self.terms, torch.zeros((), device=self.device)
+        terms = self.terms
         both = [self.student.both(image) for image in batch["image"]]
         pred = torch.cat([score for score, _ in both])
+        # A gradient even where no picture of the pass has a human score and nothing else teaches.
+        total = 0 * pred.sum()
         rated = batch["target"].isfinite()
         if terms.mos and rated.any():
             total = total + terms.mos * self.losses_of(pred[rated], batch["target"][rated])
@@ -83,5 +85,4 @@ class StudentTraining(RaterTraining):
             value = mse(drawn.flatten(1), batch["map"])
             self.log("train/map", value, batch_size=len(pred))
             total = total + terms.map * value
-        # Where no picture of the pass has a human score and nothing else teaches.
-        return total if total.requires_grad else 0 * pred.sum()
+        return total
