@@ -54,13 +54,13 @@ def lesson(teacher, scores_csv, more) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def distilled(tmp_path_factory):
     return tmp_path_factory.mktemp("distil")
 
 
 @pytest.fixture(scope="module")
-def student(lesson, home) -> Outcome:
-    return succeed("distill", *lesson, *places(home))
+def student(lesson, distilled) -> Outcome:
+    return succeed("distill", *lesson, *places(distilled))
 
 
 def curve(outcome: Outcome) -> dict[tuple[str, str], str]:
@@ -79,7 +79,7 @@ def curve(outcome: Outcome) -> dict[tuple[str, str], str]:
     return found
 
 
-def test_a_student_s_run_is_like_any_other(student, lesson, home, teacher, nothing_loaded):
+def test_a_student_s_run_is_like_any_other(student, lesson, distilled, teacher, nothing_loaded):
     results = student.results
     assert results["features"] == "student"
     assert results["n"] == {"train": 12, "val": 6, "test": 6}
@@ -92,7 +92,7 @@ def test_a_student_s_run_is_like_any_other(student, lesson, home, teacher, nothi
     names = {name for _, name in curve(student)}
     assert names == {"train/mse", "train/teacher/mse", "train/map", "val/srcc"}
     assert {row["part"] for row in student.predictions()} == {"test"}
-    again = succeed("distill", *lesson, *places(home))
+    again = succeed("distill", *lesson, *places(distilled))
     assert again.results_path == student.results_path
 
 

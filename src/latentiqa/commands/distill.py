@@ -116,7 +116,8 @@ def plan_lessons(config: DictConfig) -> Lessons:
         )
     if unlabelled and not teachers:
         raise ConfigError(
-            "unlabelled pictures without a teacher: nothing says what they are worth."
+            "dataset@unlabelled with teacher=null: nothing says what these pictures are worth; "
+            "name a teacher."
         )
     if terms.map and len(drawing_of(teachers)) != 1:
         raise ConfigError(
