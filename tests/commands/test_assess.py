@@ -95,11 +95,11 @@ def test_tables_say_what_the_results_say(assessed):
     ]
     rows = {(row["crops"], row["wrong"]): int(row["n"]) for row in captions}
     assert len(rows) == len(captions)
-    several = {"degraded": ("another", "clean"), "as they are": ("degraded",)}
+    several = {"degraded": ("another", "clean", "none"), "as they are": ("degraded",)}
     assert rows == {
         **{(crops, wrong): 2 for crops, names in several.items() for wrong in names},
-        **{("all kinds", wrong): len(WORDS) for wrong in ("another", "kind")},
-        **{(kind, wrong): 1 for kind in WORDS for wrong in ("another", "kind")},
+        **{("all kinds", wrong): len(WORDS) for wrong in ("another", "kind", "none")},
+        **{(kind, wrong): 1 for kind in WORDS for wrong in ("another", "kind", "none")},
     }
 
 

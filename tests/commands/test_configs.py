@@ -449,3 +449,14 @@ def test_the_first_thing_to_type_needs_no_value():
     """Nothing in `latentiqa train experiment=demo` is missing."""
     config = composed("train", "experiment=demo")
     assert not OmegaConf.missing_keys(config)
+
+
+def test_a_recipe_that_is_no_yaml_is_explained(tmp_path, nothing_loaded):
+    recipe = tmp_path / "experiment" / "mine.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text("# @package _global_\nseed: 1\nseed: 2\n")
+    outcome = type_in("train", "--config-dir", str(tmp_path), "experiment=mine")
+    assert outcome.status == 1
+    assert f'"{recipe}", line 3' in outcome.err
+    assert "found duplicate key seed" in outcome.err
+    assert "Traceback" not in outcome.err

@@ -269,6 +269,7 @@ def test_every_experiment_runs(name, tmp_path):
         "tiny_diffusion_read": [*thin, "stage.start=null"],
         "tiny_diffusion": [*thin, "stage.start=null"],
         "tiny_diffusion_finish": [*thin, "stage.start=null"],
+        "tiny_diffusion_unrecognised": [*thin, "stage.start=null"],
     }
     done = pretrain(
         tmp_path / "runs",

@@ -78,6 +78,8 @@ class LatentDiffusion(nn.Module, ABC):
             )
         for name, part in parts.items():
             setattr(self, name, part)
+        # Convolutions on CPUs and tensor cores want the channels last, wide pictures most of all.
+        self.vae.to(memory_format=torch.channels_last)
         self.scheduler = scheduler
         self.process = process_of(scheduler)
         self.identity = identity

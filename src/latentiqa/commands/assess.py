@@ -11,8 +11,8 @@ caption that fits than with a wrong one. And samples for prompts. The test part 
 
 The run's folder holds results.json, whose path is the last line printed, denoising.csv and .png,
 captions.csv and .png, samples.png and reconstruction.png. In captions.csv a wrong caption is
-`another` (other kinds, other quality), `clean`, `degraded` (of a crop left as it is) or `kind`
-(another kind, same level).
+`another` (other kinds, other quality), `clean`, `degraded` (of a crop left as it is), `kind`
+(another kind, same level) or `none`, the empty caption.
 """
 
 from __future__ import annotations
@@ -362,13 +362,17 @@ def measure_captions(
         timesteps = list(config.captions.timesteps)
         return caption_fit(backbone, crops, wrong, timesteps, config.seed, config.data.batch_size)
 
+    def none(crops: Crops) -> list[str]:
+        return [""] * len(crops.names)
+
     clean = [describe(CLEAN)] * len(degraded.names)
+    wrong = {"another": others(degraded), "clean": clean, "none": none(degraded)}
     found = [
-        ("degraded", fits(degraded, {"another": others(degraded), "clean": clean})),
+        ("degraded", fits(degraded, wrong)),
         ("as they are", fits(as_they_are, {"degraded": others(as_they_are)})),
     ]
     single = [describe([other_kind(done, rng)]) for (done,) in kinds.degradations]
-    by_kind = fits(kinds, {"another": others(kinds), "kind": single})
+    by_kind = fits(kinds, {"another": others(kinds), "kind": single, "none": none(kinds)})
     found.append(("all kinds", by_kind))
     for kind in WORDS:
         its = [i for i, (done,) in enumerate(kinds.degradations) if done.kind == kind]

@@ -23,6 +23,7 @@ from omegaconf.errors import ConfigAttributeError, OmegaConfBaseException
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
+from yaml import YAMLError
 
 from latentiqa.commands.positional import gather_paths
 from latentiqa.errors import ConfigError, LatentiqaError
@@ -116,7 +117,7 @@ def launch(verb: str, overrides: Sequence[str]) -> int:
         # What is wrong until the work begins was typed: it is explained here, in a line.
         os.environ[FULL_ERROR] = "1"
         entry()
-    except (ConfigError, CompactHydraException) as error:
+    except (ConfigError, CompactHydraException, YAMLError) as error:
         if switch[FULL_ERROR] == "1":
             raise
         explain(error)
@@ -208,6 +209,8 @@ def explain(error: Exception) -> None:
         case CompactHydraException():
             cause = str(error.__cause__ or "").partition("\n")[0]
             message = " ".join(message.split()) + (f" ({cause})" if cause else "")
+        case YAMLError():
+            message = " ".join(message.split())  # which names file, line and column
         case OmegaConfBaseException() if "Missing mandatory value" in message:
             key = getattr(error, "full_key", None) or message.rsplit(" ", 1)[-1]
             message = f"{key} is not set: add {key}=... to the command line."
