@@ -27,11 +27,12 @@ from torch import Tensor
 from latentiqa.commands.trained import find_run, load_run
 from latentiqa.errors import ConfigError, check_integer
 from latentiqa.files import write_atomic
-from latentiqa.methods.student import StudentScores
+from latentiqa.methods.rated import Rated
 from latentiqa.metric import load_metric
 from latentiqa.perceptual.efficientnet import EfficientNetLite
 from latentiqa.runs import environment, write_json
 from latentiqa.student.deploy import Deployed, export_onnx, scorer_of
+from latentiqa.student.network import Student
 
 BARE = "EfficientNet-Lite0 alone"
 STUDENT = "student, torch"
@@ -70,9 +71,9 @@ def ways_of(student: str, teacher: str | None, onnx: Path) -> dict[str, Callable
     """
     loaded = load_run(find_run(student, "runs"))
     scores = loaded.extractors[0]
-    if not isinstance(scores, StudentScores):
+    if not isinstance(scores, Rated) or not isinstance(scores.rater, Student):
         raise ConfigError(f"{student}: expected a run of latentiqa distill.")
-    deployed = Deployed(scores.student, loaded.views)
+    deployed = Deployed(scores.rater, loaded.views)
     export_onnx(deployed, onnx)
     bare, size = EfficientNetLite(), (deployed.size, deployed.size)
 

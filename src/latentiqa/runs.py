@@ -34,6 +34,7 @@ NOT_IN_SIGNATURE = (
     "perceptual",  # only the source that guidance takes its psi from
     "guidance.checkpointing",
     "method.teacher.checkpointing",
+    "method.rater.attributes",  # scores of their own, which are explained only
     "method.training.checkpoint_every",
     "data.batch_size",
     "data.num_workers",

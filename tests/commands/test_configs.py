@@ -288,9 +288,12 @@ def test_every_sweep_names_keys_that_exist(name):
     build(composed("train", *first).guidance)
 
 
-def test_the_sweep_of_controls_has_every_recipe_of_the_study():
-    params = composed("train", "sweep=pmg_controls", hydra_too=True).hydra.sweeper.params
-    study = config_folder("experiments") / "pmg_ablation" / "experiment"
+@pytest.mark.parametrize(
+    ("sweep", "study"), [("pmg_controls", "pmg_ablation"), ("genziqa", "genziqa")]
+)
+def test_the_sweep_of_a_study_has_every_recipe_of_it(sweep, study):
+    params = composed("train", f"sweep={sweep}", hydra_too=True).hydra.sweeper.params
+    study = config_folder("experiments") / study / "experiment"
     names = params.experiment.split(",")
     assert sorted(names) == sorted(path.stem for path in study.glob("*.yaml"))
 

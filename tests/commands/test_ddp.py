@@ -100,13 +100,20 @@ def test_extract_prints_the_store_once(micro, scores_csv, tmp_path):
     assert Path(outcome.out.strip()).parent == tmp_path / "store"
 
 
+RATERS = {
+    "dpiqa": ["teacher.prompts=learnt", "teacher.side=8", "teacher.width=16"],
+    "genziqa": ["rater.context=4", "rater.timesteps=[9]"],
+}
+
+
 @pytest.mark.slow
-def test_two_processes_train_a_teacher_as_one_does(micro_folder, scores_csv, tmp_path):
+@pytest.mark.parametrize("method", RATERS)
+def test_two_processes_train_a_rater_as_one_does(method, micro_folder, scores_csv, tmp_path):
     """Five validation pictures: one of them comes twice."""
     options = [
-        *("method=dpiqa", "backbone=folder", f"backbone.source={micro_folder}"),
-        *("backbone.resolution=64", "method.teacher.prompts=learnt", "method.teacher.side=8"),
-        *("method.teacher.width=16", "method.training.batch_size=4", "method.training.epochs=2"),
+        *(f"method={method}", "backbone=folder", f"backbone.source={micro_folder}"),
+        *("backbone.resolution=64", *(f"method.{key}" for key in RATERS[method])),
+        *("method.training.batch_size=4", "method.training.epochs=2"),
         *("method.training.lr=1e-3", "dataset=csv", f"dataset.path={scores_csv}"),
         "fractions=[0.5,0.21,0.29]",
     ]

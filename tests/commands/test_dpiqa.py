@@ -96,9 +96,9 @@ def test_a_killed_training_goes_on_to_the_same_numbers(
     batch, dpiqa, teacher, tmp_path, monkeypatch
 ):
     """Killed after so many passes: within a step, at one's end, at an epoch's end, in the next."""
-    from latentiqa.dpiqa.training import TeacherTraining
+    from latentiqa.training.module import RaterTraining
 
-    step, passes = TeacherTraining.training_step, []
+    step, passes = RaterTraining.training_step, []
 
     def killed(self, *args):
         passes.append(args)
@@ -106,11 +106,11 @@ def test_a_killed_training_goes_on_to_the_same_numbers(
             raise RuntimeError("killed")
         return step(self, *args)
 
-    monkeypatch.setattr(TeacherTraining, "training_step", killed)
+    monkeypatch.setattr(RaterTraining, "training_step", killed)
     outcome = type_in("train", *teacher, *places(tmp_path))
     assert outcome.status == 1
     assert "killed" in outcome.err
-    monkeypatch.setattr(TeacherTraining, "training_step", step)
+    monkeypatch.setattr(RaterTraining, "training_step", step)
     resumed = succeed("train", *teacher, *places(tmp_path))
     assert "going on from" in resumed.err
     assert curve(resumed) == curve(dpiqa)

@@ -204,7 +204,7 @@ def test_without_a_run_the_scorer_inside_the_package_is_taken(embedded, scores_c
     as_any_run = shutil.copytree(embedded, tmp_path / "copy")
     other = succeed("score", str(scores_csv.parent), f"run={as_any_run}", f"output={chosen}")
     assert scores_of(table) == scores_of(chosen)
-    assert f"head {as_any_run} trained on scores; SRCC on its test part" in other.err
+    assert f"head {as_any_run} trained on 18 photos of scores (" in other.err
     assert "embedded" not in other.err
 
 

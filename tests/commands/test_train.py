@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 from command_line import on_csv, places, succeed, type_in
-from miniatures import recipe, recipes, write_autoencoder, write_biq2021, write_csv
+from miniatures import (
+    recipe,
+    recipes,
+    write_autoencoder,
+    write_biq2021,
+    write_csv,
+    write_image,
+)
 from scipy import stats
 
 EXPERIMENTS = recipes("train")
@@ -220,11 +227,17 @@ def test_every_head_trains(base, head, trained):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs(name, micro, tmp_path):
+    photos = tmp_path / "photos"
     dataset = {
+        # First: a recipe that changes its base's dataset names both.
+        "synthetic": [f"dataset.root={photos}", f"dataset.output={tmp_path}", "dataset.types=[7]"],
         "demo": ["dataset.photos=[camera,coffee,moon,rocket]", f"dataset.cache_dir={tmp_path}"],
         "biq2021": [f"dataset.root={write_biq2021(tmp_path / 'biq', train=24, test=6)}"],
     }
     own = next(keys for choice, keys in dataset.items() if f"/dataset: {choice}" in recipe(name))
+    if own is dataset["synthetic"]:
+        for i in range(10):
+            write_image(photos / f"{i}.png", i, (48, 32))
     if name == "autoencoder_detail":
         own.append(f"features.reconstructed.folder={write_autoencoder(tmp_path / 'vae')}")
     outcome = succeed(

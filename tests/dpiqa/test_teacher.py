@@ -178,7 +178,7 @@ def test_trained_weights_make_the_same_teacher_again(micro_folder, pictures, tun
         assert torch.equal(again(image, names), expected)
     assert not any("vae" in key or "text_encoder" in key for key in state)
     assert any("unet" in key for key in state) == (tuning != "frozen")
-    with pytest.raises(ConfigError, match=r"do not fit the teacher's design: text_adapter"):
+    with pytest.raises(ConfigError, match=r"do not fit the design: text_adapter"):
         again.load_trained({k: v for k, v in state.items() if "text_adapter" not in k})
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from latentiqa.data.datamodule import Shuffled
-from latentiqa.dpiqa.saving import NAME, load_teacher, save_teacher
-from latentiqa.dpiqa.training import Recipe, TeacherTraining
+from latentiqa.dpiqa.training import Recipe
 from latentiqa.errors import ConfigError, DataError
 from latentiqa.losses import LOSSES
 from latentiqa.metrics import srcc
-from latentiqa.saving import read_report
+from latentiqa.training.module import RaterTraining
+from latentiqa.training.saving import load_state, read_report, save_rater
 
 
 def batch_of(image, names, target):
@@ -26,7 +26,7 @@ def test_sixteen_pictures_are_learnt_by_heart_in_a_few_steps(teacher_of):
     target = torch.linspace(0, 1, 16)[torch.randperm(16, generator=generator)]
     teacher = teacher_of(side=4, width=128, narrowing=(64, 32, 8))
     recipe = Recipe(lr=2e-3, losses={"mse": 1.0, "spearman": 0.1})
-    training = TeacherTraining(teacher, recipe, steps_an_epoch=1)
+    training = RaterTraining(teacher, recipe, steps_an_epoch=1)
     training.log = lambda *_args, **_options: None
     optimizer = training.configure_optimizers()["optimizer"]
     batch = batch_of(image, [f"{i}.png" for i in range(16)], target)
@@ -43,7 +43,7 @@ def test_sixteen_pictures_are_learnt_by_heart_in_a_few_steps(teacher_of):
 
 def test_the_loss_is_the_weighted_sum(teacher_of, pictures):
     recipe = Recipe(losses={"mse": 2.0, "pearson": 0.5, "spearman": 0.0})
-    training = TeacherTraining(teacher_of(), recipe, steps_an_epoch=1)
+    training = RaterTraining(teacher_of(), recipe, steps_an_epoch=1)
     logged = {}
     training.log = lambda name, value, **_options: logged.update({name: value})
     batch = batch_of(*pictures, torch.linspace(0, 1, 8))
@@ -56,7 +56,7 @@ def test_the_loss_is_the_weighted_sum(teacher_of, pictures):
 
 def test_validation_counts_a_picture_once_and_averages_its_views(teacher_of):
     """Of two devices that had picture 2 both, as the parts must be of one length."""
-    training = TeacherTraining(teacher_of(), Recipe(), steps_an_epoch=1)
+    training = RaterTraining(teacher_of(), Recipe(), steps_an_epoch=1)
     rows = [(0, 0.1, 0.0), (0, 0.1, 0.8), (1, 0.4, 0.3), (1, 0.4, 0.3), (2, 0.2, 0.9)]
     rows += [(2, 0.2, 0.9), (3, 0.9, 1.0), (3, 0.9, 0.2), (2, 0.2, 0.9), (2, 0.2, 0.9)]
     training.seen = [torch.tensor(rows[:5], dtype=torch.float64)]
@@ -72,7 +72,7 @@ def test_validation_counts_a_picture_once_and_averages_its_views(teacher_of):
 
 def test_the_learning_rate_falls_at_its_milestones(teacher_of):
     recipe = Recipe(lr=1.0, milestones=(2, 3), decay=0.2)
-    described = TeacherTraining(teacher_of(), recipe, steps_an_epoch=2).configure_optimizers()
+    described = RaterTraining(teacher_of(), recipe, steps_an_epoch=2).configure_optimizers()
     assert described["lr_scheduler"]["interval"] == "step"
     rates = []
     for _ in range(7):
@@ -93,26 +93,27 @@ def test_several_devices_share_each_step_s_pictures():
 
 
 def test_checkpoints_leave_out_the_frozen(teacher_of):
-    training = TeacherTraining(teacher_of(tuning="frozen"), Recipe(), steps_an_epoch=1)
+    training = RaterTraining(teacher_of(tuning="frozen"), Recipe(), steps_an_epoch=1)
     checkpoint = {"state_dict": training.state_dict()}
     training.on_save_checkpoint(checkpoint)
-    kept = {f"teacher.{name}" for name in training.teacher.trained_state()}
+    kept = {f"rater.{name}" for name in training.rater.trained_state()}
     assert set(checkpoint["state_dict"]) == kept
     assert not any("backbone" in name for name in kept)
 
 
-def test_a_damaged_teacher_is_refused(teacher_of, micro, tmp_path):
-    teacher = teacher_of(tuning="frozen")
-    assert read_report(tmp_path, NAME) is None
-    save_teacher(teacher, tmp_path, {"steps": 3})
-    assert read_report(tmp_path, NAME) == {"steps": 3}
-    load_teacher(tmp_path, micro, teacher.design, 0)
-    weights = tmp_path / "teacher.safetensors"
+def test_a_damaged_teacher_is_refused(teacher_of, tmp_path):
+    teacher, folder = teacher_of(tuning="frozen"), tmp_path / "teacher"
+    assert read_report(folder) is None
+    save_rater(teacher, folder, {"steps": 3})
+    assert read_report(folder) == {"steps": 3}
+    state, _ = load_state(folder)
+    assert state.keys() == teacher.trained_state().keys()
+    weights = folder / "teacher.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     with pytest.raises(DataError, match="damaged"):
-        load_teacher(tmp_path, micro, teacher.design, 0)
-    with pytest.raises(DataError, match="no trained teacher there"):
-        load_teacher(tmp_path / "nowhere", micro, teacher.design, 0)
+        load_state(folder)
+    with pytest.raises(DataError, match="no trained nowhere there"):
+        load_state(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_a_batch_must_be_dealt_out_evenly():
 
 
 def test_divergence_is_told(teacher_of):
-    training = TeacherTraining(teacher_of(), Recipe(), steps_an_epoch=1)
+    training = RaterTraining(teacher_of(), Recipe(), steps_an_epoch=1)
     training._trainer = SimpleNamespace(global_step=7)
     training.seen = [torch.tensor([[0, 0.5, float("nan")]], dtype=torch.float64)]
     training.all_gather = lambda own: own

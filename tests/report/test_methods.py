@@ -20,6 +20,17 @@ def test_a_run_of_another_split_and_its_evaluations_are_one_method(tmp_path):
     assert len({method_of(run.result) for run in load_results([tmp_path])}) == 1
 
 
+@pytest.mark.parametrize("method", ["dpiqa", "genziqa"])
+def test_weights_of_a_trained_rater_are_no_other_method(tmp_path, method):
+    """Its store is named by them, and every split has its own."""
+    runs = [write_run(tmp_path, split=split) for split in (0, 1)]
+    for i, run in enumerate(runs):
+        change(run, config={"method": {"name": method}}, store_key=str(i), backbone="tiny@1")
+    assert len({method_of(run.result) for run in load_results([tmp_path])}) == 1
+    change(runs[1], backbone="tiny@2")
+    assert len({method_of(run.result) for run in load_results([tmp_path])}) == 2
+
+
 @pytest.mark.parametrize(
     "other", [{"dataset": "spaq"}, {"split": "official"}, {"name": "nss"}, {"choices": {"x": "y"}}]
 )

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 from transformers import AutoModel, ConvNextConfig, EfficientNetConfig, MobileNetV2Config
 
-from latentiqa.dpiqa.training import Recipe
 from latentiqa.errors import ConfigError, DataError, LatentiqaError
 from latentiqa.metrics import srcc
 from latentiqa.student.network import Design, Student
-from latentiqa.student.saving import load_student, save_student
+from latentiqa.student.saving import load_student
 from latentiqa.student.teachers import Scale
-from latentiqa.student.training import StudentTraining, Terms
+from latentiqa.student.training import Recipe, StudentTraining, Terms
 from latentiqa.student.trunks import LiteTrunk, TransformersTrunk
+from latentiqa.training.saving import save_rater
 
 CONFIGS = {
     # EfficientNet-B7 as the paper's, but narrower and less deep.
@@ -34,7 +34,8 @@ def small(**changes) -> Design:
 
 
 def batch_of(images: torch.Tensor, target: torch.Tensor, **more) -> dict:
-    return {"image": [images[:3], images[3:]], "target": target, **more}
+    names = [f"{i}.png" for i in range(len(images))]
+    return {"image": [images[:3], images[3:]], "name": names, "target": target, **more}
 
 
 def training_of(student: Student, recipe: Recipe | None = None, **terms) -> StudentTraining:
@@ -59,9 +60,9 @@ def test_networks_of_transformers_are_read_from_a_folder(kind, tmp_path, picture
         expected = net((image - mean) / std).last_hidden_state
         torch.testing.assert_close(student.trunk(image)[0], expected)
     # Once trained it needs the folder no more.
-    save_student(student, tmp_path / "run", {})
+    save_rater(student, tmp_path / "student", {"architecture": student.trunk.architecture})
     (tmp_path / "net" / "model.safetensors").unlink()
-    again, _ = load_student(tmp_path / "run", student.design)
+    again, _ = load_student(tmp_path / "student", student.design)
     with torch.no_grad():
         assert torch.equal(again(image), student(image))
 
@@ -150,10 +151,11 @@ def test_scales_of_teachers_agree_after_they_are_brought_to_one():
 
 
 def test_weights_of_another_design_are_refused(tmp_path):
-    save_student(Student(small()), tmp_path, {"steps": 1})
-    with pytest.raises(ConfigError, match="do not fit the student's design"):
-        load_student(tmp_path, small(width=16))
-    with pytest.raises(DataError, match="no trained student there"):
+    student = Student(small())
+    save_rater(student, tmp_path / "student", {"architecture": student.trunk.architecture})
+    with pytest.raises(ConfigError, match=r"do not fit the design: regress\.0"):
+        load_student(tmp_path / "student", small(pooling="mean"))
+    with pytest.raises(DataError, match="no trained nowhere there"):
         load_student(tmp_path / "nowhere", small())
 
 

@@ -90,6 +90,25 @@ def layer_modules(denoiser: Any) -> dict[str, nn.Module]:
     return layers
 
 
+def cross_attentions(denoiser: Any) -> dict[str, nn.Module]:
+    """Name every attention to the prompt, in the order of their execution.
+
+    Args:
+        denoiser: the model.
+
+    Returns:
+        address -> attention: the address of its layer, ``up.1.attn.0``; of a layer that attends
+        to the prompt several times, as SDXL's, with a number behind, ``up.1.attn.0.3``. Empty for
+        a transformer that joins text and picture in one attention, as FLUX's.
+    """
+    found: dict[str, nn.Module] = {}
+    for address, layer in layer_modules(denoiser).items():
+        inside = [m for m in layer.modules() if getattr(m, "is_cross_attention", False)]
+        several = len(inside) > 1
+        found |= {f"{address}.{i}" if several else address: m for i, m in enumerate(inside)}
+    return found
+
+
 def is_transformer(denoiser: Any) -> bool:
     """Whether a denoiser is a stack of transformer blocks rather than a U-Net."""
     return hasattr(denoiser, "transformer_blocks")
@@ -108,14 +127,42 @@ def expand(patterns: Sequence[str], denoiser: Any) -> list[str]:
     Raises:
         ConfigError: a pattern matches no layer of this model.
     """
-    known = list(layer_modules(denoiser))
+    return select(patterns, list(layer_modules(denoiser)), f"layer of this {_kind(denoiser)}")
+
+
+def expand_cross_attentions(patterns: Sequence[str], denoiser: Any) -> list[str]:
+    """Expand addresses and globs to those of `cross_attentions`, in the order of execution.
+
+    Raises:
+        ConfigError: a pattern matches no attention to the prompt.
+    """
+    known = list(cross_attentions(denoiser))
+    if not known:
+        raise ConfigError(
+            f"a {_kind(denoiser)} has no attention to the prompt alone; take a Stable Diffusion or "
+            "a PixArt, or a score without attention."
+        )
+    return select(patterns, known, f"attention to the prompt of this {_kind(denoiser)}")
+
+
+def select(patterns: Sequence[str], known: Sequence[str], what: str) -> list[str]:
+    """Addresses that the patterns stand for, in the order of ``known``.
+
+    Raises:
+        ConfigError: a pattern matches nothing.
+
+    Example:
+        >>> select(["up.*"], ["mid.attn.0", "up.0.attn.0"], "layer")
+        ['up.0.attn.0']
+    """
     for pattern in patterns:
         if not any(fnmatchcase(address, pattern) for address in known):
-            raise ConfigError(
-                f"layers: {pattern!r} matches no layer of this {type(denoiser).__name__}; it has "
-                f"{', '.join(known)}."
-            )
+            raise ConfigError(f"layers: {pattern!r} matches no {what}; it has {', '.join(known)}.")
     return [a for a in known if any(fnmatchcase(a, pattern) for pattern in patterns)]
+
+
+def _kind(denoiser: Any) -> str:
+    return type(denoiser).__name__
 
 
 def layer_channels(module: nn.Module) -> int:

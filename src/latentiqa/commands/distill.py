@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,15 +32,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from latentiqa.commands.fitting import fitting_of
+from latentiqa.commands.fitting import finished_before, fitting_of
 from latentiqa.commands.launch import Done, build
-from latentiqa.commands.parts import (
-    device_of,
-    fill_stores,
-    inspect,
-    is_other_rank,
-    thinned,
-)
+from latentiqa.commands.parts import device_of, fill_stores, inspect, thinned
 from latentiqa.commands.train import Plan, carry_out, plan_run, refuse_leaks
 from latentiqa.commands.trained import FinishedRun, find_run
 from latentiqa.errors import ConfigError, DataError
@@ -57,7 +50,7 @@ if TYPE_CHECKING:
     from latentiqa.data.manifest import Manifest
     from latentiqa.data.views import Views
     from latentiqa.hyperfeatures.store import FeatureStore
-    from latentiqa.student.network import Design
+    from latentiqa.student.network import Student
     from latentiqa.student.teachers import TeacherLabels, TeacherOutputs
     from latentiqa.student.training import Terms
 
@@ -160,7 +153,10 @@ def plan_distillation(config: DictConfig, lessons: Lessons) -> Plan:
         content["unlabelled"] = lessons.unlabelled.fingerprint
     content["trunk"] = build(config.student).trunk.weights
     notes = [f"teacher: {note}" for run in lessons.teachers for note in run.results["notes"]]
-    return plan_run(config, notes, **content)
+    plan = plan_run(config, notes, **content)
+    # Reports put splits of one method together, whose teachers are other runs of one method, too.
+    taught = {"taught_by": [run.method for run in lessons.teachers]}
+    return replace(plan, values=plan.values | taught)
 
 
 def train_student(
@@ -176,7 +172,7 @@ def train_student(
 ) -> dict[str, Any]:
     """Train a student on train, choose the epoch on validation, leave it in ``student/``.
 
-    It goes on as `latentiqa.commands.teacher.train_teacher` does. The test part is not read.
+    It goes on as `latentiqa.commands.rater.train_rater` does. The test part is not read.
 
     Args:
         lessons: what it learns from.
@@ -196,42 +192,27 @@ def train_student(
         ConfigError: the batch cannot be dealt out, or the teacher's map is of another shape.
         DataError: training diverged, a picture is in two places, or the teacher knows the test.
     """
-    from latentiqa.saving import read_report
     from latentiqa.student.network import Student
-    from latentiqa.student.saving import NAME, save_student
     from latentiqa.student.training import StudentTraining
 
-    finished, checkpoints = folder / NAME, folder / "checkpoints"
-    if config.force and not is_other_rank():
-        for old in (finished, checkpoints):
-            shutil.rmtree(old, ignore_errors=True)
-    if report := read_report(finished, NAME):
+    plan = method.rater
+    assert plan is not None
+    if report := finished_before(config, plan, folder):
         return report
 
     lesson = Lesson(config, lessons, method, manifest, parts, keys)
-    pictures, recipe = len(lesson.pictures), method.student["training"]
-    fitting = fitting_of(config, recipe, pictures, checkpoints, make_trainer, logger)
+    fitting = fitting_of(config, plan, len(lesson.pictures), folder, make_trainer, logger)
     # Before the teachers' hours: what is wrong here ends the run.
-    batch_size = recipe.pictures_a_pass(fitting.trainer.world_size)
-    design = method.student["student"]
-    student = Student(design, seed=config.seed, quality=bool(lessons.terms.map))
-    labels, told = lesson.ask(make_trainer) if lessons.teachers else (None, [])
-    count = sum(p.numel() for p in student.parameters() if p.requires_grad)
-    log.info(
-        "student: %.1f M parameters are trained on %d pictures; at most %d epochs of %d steps",
-        *(count / 1e6, pictures, fitting.epochs, fitting.an_epoch),
-    )
-    training = StudentTraining(student, recipe, lessons.terms, fitting.an_epoch)
-    state, reached = fitting.fit(training, lesson.module(batch_size, labels))
-    student.load_state_dict({k.removeprefix("student."): v for k, v in state.items()})
-    report = {
-        **reached,
-        "parameters": {"student": count},
-        "pictures": {"labelled": len(parts["train"]), "all": pictures},
-        "teachers": told,
+    batch_size = plan.training.pictures_a_pass(fitting.trainer.world_size)
+    student = Student(plan.design, seed=config.seed, quality=bool(lessons.terms.map))
+    labels, teachers = lesson.ask(make_trainer, student) if lessons.teachers else (None, [])
+    training = StudentTraining(student, plan.training, lessons.terms, fitting.an_epoch)
+    told = {
+        "pictures": {"labelled": len(parts["train"]), "all": len(lesson.pictures)},
+        "teachers": teachers,
+        "architecture": student.trunk.architecture,
     }
-    fitting.finish(lambda: save_student(student, finished, report))
-    return report
+    return fitting.fit(training, lesson.module(batch_size, labels), told)
 
 
 class Lesson:
@@ -282,11 +263,21 @@ class Lesson:
     def _views_of(self, key: str) -> list[str]:
         return self.lessons.augment.names(key, self.config.data.flips)
 
-    def ask(self, make_trainer: Callable[..., Trainer]) -> tuple[TeacherLabels, list[Any]]:
+    def ask(
+        self, make_trainer: Callable[..., Trainer], student: Student
+    ) -> tuple[TeacherLabels, list[Any]]:
         """Let the teachers say what is not in their stores yet.
+
+        Args:
+            make_trainer: from `latentiqa.commands.parts.trainer_factory`.
+            student: that is to learn it.
 
         Returns:
             What they say, and what there is to tell of each of them.
+
+        Raises:
+            ConfigError: a teacher's map is of another shape than the student's.
+            DataError: a teacher knows the test part.
         """
         import torch
 
@@ -304,7 +295,8 @@ class Lesson:
             self._refuse_knowing(run)
             metric = load_metric(run.folder, device_of(self.config))
             outputs = TeacherOutputs(metric, run.identity, draws=run in drawing)
-            _check_shape(outputs.quality_shape, self.method.student["student"])
+            if run in drawing:
+                _check_shape(outputs.quality_shape, student.quality_shape)
             store = self._fill(outputs, make_trainer)
             scale = Scale.between(scores_in(store, asked), targets)
             stores.append(store)
@@ -383,8 +375,7 @@ class Lesson:
         )
 
 
-def _check_shape(shape: tuple[int, int, int] | None, design: Design) -> None:
-    own = (design.channels, design.side, design.side)
+def _check_shape(shape: tuple[int, int, int] | None, own: tuple[int, int, int] | None) -> None:
     if shape is not None and shape != own:
         raise ConfigError(
             f"the teacher's map of quality is {shape}, the student's {own}: set "

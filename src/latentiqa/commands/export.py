@@ -53,14 +53,16 @@ def run(config: DictConfig) -> Done:
             f"latentiqa distill teacher={finished.folder}"
         )
 
-    from latentiqa.methods.student import StudentScores
+    from latentiqa.methods.rated import Rated
     from latentiqa.student.deploy import Deployed, export_onnx, export_program
+    from latentiqa.student.network import Student
 
     quieten()
     loaded = load_run(finished)
     scores = loaded.extractors[0]
-    assert isinstance(scores, StudentScores)
-    deployed = Deployed(scores.student, loaded.views)
+    assert isinstance(scores, Rated)
+    assert isinstance(scores.rater, Student)
+    deployed = Deployed(scores.rater, loaded.views)
     output.parent.mkdir(parents=True, exist_ok=True)
     if config.int8:
         _export_int8(deployed, output, pictures, config.data.max_pixels)

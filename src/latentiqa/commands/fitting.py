@@ -1,4 +1,4 @@
-"""Training of what rates, the first part of `latentiqa train method=dpiqa` and of `distill`."""
+"""Training of a rater, the first part of `latentiqa train method=dpiqa` and of `distill`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from latentiqa.commands.parts import is_other_rank
+
 if TYPE_CHECKING:
     from lightning import Trainer
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import Logger
-    from torch import Tensor
 
+    from latentiqa.commands.parts import RaterPlan
     from latentiqa.data.datamodule import RatedModule
-    from latentiqa.dpiqa.training import RaterTraining, Recipe
+    from latentiqa.training.module import RaterTraining
 
 log = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+"""Their folder in that of a run, while it is trained."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Fitting:
         last: file of the latter.
         an_epoch: steps of an epoch.
         epochs: at most so many.
+        finished: the folder for what was trained.
     """
 
     trainer: Trainer
@@ -41,63 +47,105 @@ class Fitting:
     last: Path
     an_epoch: int
     epochs: int
+    finished: Path
 
     def fit(
-        self, training: RaterTraining, pictures: RatedModule
-    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Train; one that was interrupted goes on from its last checkpoint.
+        self, training: RaterTraining, pictures: RatedModule, told: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Train, and leave the rater as it was at its best validation in its folder.
+
+        A training that was interrupted goes on from its last checkpoint. One process saves and
+        removes the checkpoints, the others wait.
+
+        Args:
+            training: of the rater.
+            pictures: of both parts.
+            told: what else the report says.
 
         Returns:
-            The state of the training at its best validation, and how far it went.
+            How it was trained.
 
         Raises:
             DataError: training diverged.
         """
         import torch
 
+        from latentiqa.training.saving import save_rater
+
+        counts = training.rater.parameter_counts()
+        log.info(
+            "%s: %s M parameters are trained; at most %d epochs of %d steps",
+            self.finished.name,
+            " + ".join(f"{part} {count / 1e6:.3g}" for part, count in counts.items()),
+            self.epochs,
+            self.an_epoch,
+        )
         resume = str(self.last) if self.last.exists() else None
         if resume:
             log.info("going on from %s", resume)
         self.trainer.fit(training, pictures, ckpt_path=resume)
         chosen = torch.load(self.best.best_model_path, map_location="cpu", weights_only=True)
+        state = {k.removeprefix("rater."): v for k, v in chosen["state_dict"].items()}
+        training.rater.load_trained(state)
         step, best = self.trainer.global_step, chosen["global_step"]
-        return chosen["state_dict"], {
+        report = {
             "steps": step,
             "best_step": best,
             "epochs": math.ceil(step / self.an_epoch),
             "best_epoch": math.ceil(best / self.an_epoch),
+            "parameters": counts,
+            **(told or {}),
         }
-
-    def finish(self, save: Callable[[], None]) -> None:
-        """Let one process save what was trained and remove the checkpoints, the others wait."""
         if self.trainer.is_global_zero:
-            save()
+            save_rater(training.rater, self.finished, report)
             shutil.rmtree(self.last.parent)
         self.trainer.strategy.barrier()
+        return report
+
+
+def finished_before(config: DictConfig, plan: RaterPlan, run: Path) -> dict[str, Any] | None:
+    """How the rater in a run's folder was trained, if it is finished; ``force=true`` removes it.
+
+    Args:
+        config: of the run.
+        plan: of the rater.
+        run: the folder.
+
+    Raises:
+        DataError: what is there is damaged.
+    """
+    from latentiqa.training.saving import read_report
+
+    finished = plan.folder(run)
+    if config.force and not is_other_rank():
+        for old in (finished, run / CHECKPOINTS):
+            shutil.rmtree(old, ignore_errors=True)
+    return read_report(finished)
 
 
 def fitting_of(
     config: DictConfig,
-    recipe: Recipe,
+    plan: RaterPlan,
     pictures: int,
-    checkpoints: Path,
+    run: Path,
     make_trainer: Callable[..., Trainer],
     logger: Logger | None,
 ) -> Fitting:
-    """The trainer of a recipe.
+    """The trainer of a rater.
 
     Args:
         config: of the run.
-        recipe: how it is trained.
-        pictures: that are trained on.
-        checkpoints: the folder for them.
+        plan: of the rater.
+        pictures: number of those that are trained on.
+        run: the run's folder.
         make_trainer: from `latentiqa.commands.parts.trainer_factory`.
         logger: receives losses and validation SRCC.
     """
     from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-    from latentiqa.dpiqa.training import GoOn
+    from latentiqa.training.go_on import GoOn
 
+    recipe, checkpoints = plan.training, run / CHECKPOINTS
     an_epoch = 1 if config.fast_dev_run else recipe.steps_an_epoch(pictures)
     epochs = 1 if config.fast_dev_run else recipe.epochs
     watched: dict[str, Any] = {"monitor": "val/srcc", "mode": "max"}
@@ -117,6 +165,7 @@ def fitting_of(
         max_steps=epochs * an_epoch,
         max_epochs=-1,
         precision=recipe.precision,
+        gradient_clip_val=recipe.clip,
         accumulate_grad_batches=recipe.passes,
         val_check_interval=an_epoch * recipe.passes,
         check_val_every_n_epoch=None,
@@ -125,4 +174,4 @@ def fitting_of(
         # The data module deals the pictures out itself.
         use_distributed_sampler=False,
     )
-    return Fitting(trainer, best, last, an_epoch, epochs)
+    return Fitting(trainer, best, last, an_epoch, epochs, plan.folder(run))

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from latentiqa.commands.launch import build
 from latentiqa.commands.progress import track
 from latentiqa.errors import ConfigError, DataError, check_integer
+from latentiqa.training import RATERS
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from latentiqa.hyperfeatures.store import FeatureStore
     from latentiqa.methods.base import FeatureExtractor
     from latentiqa.perceptual import PooledPsi
+    from latentiqa.training.rater import Rater
+    from latentiqa.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +48,16 @@ PLAIN_VALUES: dict[str, tuple[Any, str]] = {
 
 LGDM_PARTS = ("timesteps", "layers", "guidance")
 LGDM_KEYS = (*LGDM_PARTS, "perceptual", "prompt", "seed")
+UNREAD_BY_RATERS = (*LGDM_PARTS, "perceptual", "prompt", "pooling", "head")
 UNREAD = {
     "lgdm": (),
     "latents": LGDM_KEYS,
     "psi": ("backbone", *LGDM_KEYS),
-    "dpiqa": (*LGDM_PARTS, "perceptual", "prompt", "pooling", "head"),
+    "dpiqa": UNREAD_BY_RATERS,
+    "genziqa": UNREAD_BY_RATERS,
     "student": (),
 }
 """Keys that a method does not read; its runs neither depend on them nor record them."""
-
 
 METHODS = tuple(name for name in UNREAD if name != "student")
 """What `latentiqa train` runs."""
@@ -93,14 +97,32 @@ def without_usual_limit(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class RaterPlan:
+    """What gives the scores itself, and how it is trained.
+
+    Attributes:
+        method: a key of `RATERS`.
+        design: of the rater.
+        training: of it.
+    """
+
+    method: str
+    design: Any
+    training: Recipe
+
+    def folder(self, run: Path) -> Path:
+        """Where what was trained is, in the folder of a run."""
+        return run / RATERS[self.method]
+
+
+@dataclass(frozen=True)
 class Method:
     """Small descriptions of what computes the features, checked; nothing heavy is loaded.
 
     Attributes:
-        backbone: the diffusion model; none without LGDM, latents or DP-IQA.
+        backbone: the diffusion model; none where only psis see the picture.
         lgdm: its timesteps, layers and guidance; empty without LGDM.
-        dpiqa: its teacher and training; empty without DP-IQA.
-        student: its design and training; empty without a student.
+        rater: of a method that gives scores itself; none otherwise.
         psis: psis of the picture itself by name.
         pooling: of each of them by name.
         views: what of a picture all of them see.
@@ -108,21 +130,25 @@ class Method:
 
     backbone: BackboneSource | None
     lgdm: dict[str, Any]
-    dpiqa: dict[str, Any]
-    student: dict[str, Any]
+    rater: RaterPlan | None
     psis: dict[str, PooledPsi]
     pooling: dict[str, str]
     views: Views
 
     @property
-    def gives_scores(self) -> bool:
-        """Whether it is trained to score, and needs no head."""
-        return bool(self.dpiqa or self.student)
-
-    @property
     def note(self) -> str | None:
         """What goes wherever the numbers go."""
         return self.backbone.note if self.backbone else None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a rater is trained before it scores."""
+        return self.rater is not None and self.rater.design.is_trained
+
+    @property
+    def is_zero_shot(self) -> bool:
+        """Whether nothing at all is fitted, not even a head."""
+        return self.rater is not None and not self.rater.design.is_trained
 
 
 def check_method(config: DictConfig) -> Method:
@@ -135,7 +161,7 @@ def check_method(config: DictConfig) -> Method:
         return _check_student(config)
     psis, backbone = _check_psis(config), None
     lgdm: dict[str, Any] = {}
-    dpiqa: dict[str, Any] = {}
+    rater = None
     match name := OmegaConf.select(config, "method.name"):
         case "lgdm":
             backbone = _chosen(config, "backbone")
@@ -150,23 +176,24 @@ def check_method(config: DictConfig) -> Method:
                     "method=psi with features=none: there is nothing to compute; choose one of "
                     "conf/features/, for example features=efficientnet, or method=lgdm."
                 )
-        case "dpiqa":
+        case "dpiqa" | "genziqa":
             if psis:
                 raise ConfigError(
-                    f"method=dpiqa with features={', '.join(psis)}: it gives the scores itself; "
+                    f"method={name} with features={', '.join(psis)}: it gives the scores itself; "
                     "set features=none."
                 )
             backbone = _chosen(config, "backbone")
-            dpiqa = {key: build(config.method[key]) for key in ("teacher", "training")}
+            own = (build(config.method[key]) for key in (RATERS[name], "training"))
+            rater = RaterPlan(name, *own)
         case _:
             raise ConfigError(f"method.name={name!r}: expected {', '.join(METHODS)}.")
-    pooling = {} if dpiqa else _check_pooling(config, [*([name] if backbone else []), *psis])
+    pooling = {} if rater else _check_pooling(config, [*([name] if backbone else []), *psis])
     if OmegaConf.select(config, "views") is None:
         raise ConfigError(
             "views=null: expected one of the choices in conf/views/; a run from before there were "
             "any has to be trained again."
         )
-    return Method(backbone, lgdm, dpiqa, {}, psis, pooling, build(config.views))
+    return Method(backbone, lgdm, rater, psis, pooling, build(config.views))
 
 
 def _check_student(config: DictConfig) -> Method:
@@ -176,8 +203,8 @@ def _check_student(config: DictConfig) -> Method:
             f"views with {views.number} views of a picture: expected one, as of views=square; what "
             "a student is shown in training, augment says."
         )
-    student = {key: build(config[key]) for key in ("student", "training")}
-    return Method(None, {}, {}, student, {}, {}, views)
+    rater = RaterPlan("student", build(config.student), build(config.training))
+    return Method(None, {}, rater, {}, {}, views)
 
 
 def _chosen(config: DictConfig, key: str) -> Any:
@@ -235,7 +262,7 @@ def _check_pooling(config: DictConfig, names: Sequence[str]) -> dict[str, str]:
 def load_extractors(
     config: DictConfig, method: Method, folder: Path | None = None
 ) -> list[FeatureExtractor]:
-    """Load what computes the features: of diffusion, then of the psis; or DP-IQA, or a student.
+    """Load what computes the features: of diffusion, then of the psis; or a rater.
 
     Args:
         config: of the run.
@@ -250,21 +277,16 @@ def load_extractors(
     from latentiqa.methods.lgdm import LGDM
     from latentiqa.methods.psi import PsiFeatures
 
-    if method.student:
-        from latentiqa.methods.student import StudentScores
-        from latentiqa.student.saving import NAME, load_student
+    if plan := method.rater:
+        from latentiqa.methods.rated import Rated
 
-        assert folder is not None  # only `latentiqa distill` has this method
-        return [StudentScores(*load_student(folder / NAME, method.student["student"]))]
-    if method.dpiqa:
+        if not plan.design.is_trained:
+            return [Rated(plan.method, make_rater(method, config.seed), "untrained")]
         if folder is None:
-            raise ConfigError("method=dpiqa is trained before it is run: use latentiqa train.")
-        from latentiqa.dpiqa.saving import load_teacher
-        from latentiqa.methods.dpiqa import DPIQA
-
-        assert method.backbone is not None
-        design, backbone = method.dpiqa["teacher"], method.backbone.load()
-        return [DPIQA(*load_teacher(folder / "teacher", backbone, design, config.seed))]
+            raise ConfigError(
+                f"method={plan.method} is trained before it is run: use latentiqa train."
+            )
+        return [Rated(plan.method, *load_rater(method, plan.folder(folder), config.seed))]
     extractors: list[FeatureExtractor] = []
     if method.backbone and method.lgdm:
         lgdm = LGDM(
@@ -278,6 +300,58 @@ def load_extractors(
     elif method.backbone:
         extractors.append(LatentFeatures(method.backbone.load(), method.pooling["latents"]))
     return extractors + [PsiFeatures(n, psi, method.pooling[n]) for n, psi in method.psis.items()]
+
+
+def make_rater(method: Method, seed: int, state: Mapping[str, Tensor] | None = None) -> Rater:
+    """Load the backbone of a method that gives scores itself, and put its rater around it.
+
+    Args:
+        method: from `check_method`.
+        seed: of the run.
+        state: what is to be loaded into it; what is known from there is not computed again.
+
+    Raises:
+        ConfigError: the backbone is not one for this method.
+    """
+    assert method.backbone is not None
+    assert method.rater is not None
+    design, backbone = method.rater.design, method.backbone.load()
+    if method.rater.method == "dpiqa":
+        from latentiqa.dpiqa.teacher import Teacher
+
+        known = state["prompts"] if state and design.prompts != "learnt" else None
+        return Teacher(backbone, design, seed=seed, prompts=known)
+    from latentiqa.genziqa.rater import PromptRater
+
+    return PromptRater(backbone, design, seed=seed)
+
+
+def load_rater(method: Method, folder: Path, seed: int) -> tuple[Rater, str]:
+    """Make a rater again of what `latentiqa.training.saving.save_rater` wrote.
+
+    Args:
+        method: from `check_method`.
+        folder: where it is.
+        seed: of its training.
+
+    Returns:
+        The rater, and the name of its weights.
+
+    Raises:
+        DataError: it is missing or damaged.
+        ConfigError: it is of another design, or of another backbone.
+    """
+    assert method.rater is not None
+    if method.rater.method == "student":
+        from latentiqa.student.saving import load_student
+
+        return load_student(folder, method.rater.design, seed)
+    from latentiqa.training.saving import load_state
+
+    state, weights = load_state(folder)
+    rater = make_rater(method, seed, state)
+    rater.load_trained(state)
+    return rater, weights
 
 
 def feature_names(extractors: Sequence[FeatureExtractor]) -> list[str]:

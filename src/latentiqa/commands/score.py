@@ -10,7 +10,14 @@ status is then 1. Without run=, the scorer inside the package is used; it is sai
   latentiqa score a.jpg b.png output=scores.json
   latentiqa score photos/ run=runs/demo-0123456789ab
 
+  latentiqa score photos/ run=runs/genziqa-0123456789ab explain=true
+
   output=FILE.csv, FILE.json or null; trainer=gpu; batch_size=4; data.max_pixels=120000000
+
+With explain=true, of a run of method=genziqa, a folder for each picture below explanations=:
+summary.png (heat maps of both prompts over the picture, and its attributes as bars),
+difference.png, good.png and bad.png (the maps by layer and timestep) and maps.safetensors;
+attributes are columns of the file of scores.
 """
 
 from __future__ import annotations
@@ -25,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from latentiqa.commands.explain import explain_pictures, rater_of
 from latentiqa.commands.launch import Done
 from latentiqa.commands.parts import device_of, listed, quieten
 from latentiqa.commands.progress import track
@@ -46,6 +54,8 @@ def run(config: DictConfig) -> Done:
         raise ConfigError(f"output={output}: expected a name ending in .csv or .json, or null.")
     check_integer("batch_size", config.batch_size, 1)
     check_integer("data.max_pixels", config.data.max_pixels, 1)
+    if not isinstance(config.explain, bool):
+        raise ConfigError(f"explain={config.explain!r}: expected true or false.")
     inputs = list(config.input) if isinstance(config.input, ListConfig) else [config.input]
     paths = find_pictures(inputs)
     finished = find_run(config.run, config.paths.runs)
@@ -66,7 +76,7 @@ def run(config: DictConfig) -> Done:
             unreadable = [{"name": str(image.path), "reason": image.reason} for image in bad]
             write_json(output, {"scores": rows, "unreadable": unreadable})
         else:
-            write_csv(output, rows, ["name", "score"])
+            write_csv(output, rows, list(rows[0]))
         log.info("written to %s", output)
     if bad:
         log.error("%d of %d files cannot be read:\n%s", len(bad), len(paths), listed(bad))
@@ -86,8 +96,9 @@ def introduce(run: FinishedRun) -> None:
         )
     else:
         log.info(
-            "head %s trained on %s; SRCC on its test part %s",
+            "head %s trained on %s; SRCC on the test part of %s %s",
             run.folder,
+            run.trained_on,
             run.results["dataset"],
             _shown(run.srcc),
         )
@@ -102,13 +113,19 @@ def _shown(correlation: float | None) -> str:
 def score_pictures(
     run: FinishedRun, records: Sequence[Record], config: DictConfig
 ) -> list[dict[str, Any]]:
-    """Score readable pictures in batches on the device that the trainer config names."""
+    """Score readable pictures in batches on the device that the trainer config names.
+
+    Returns:
+        A row a picture: name and score, and attributes with ``explain=true``.
+    """
     from latentiqa.data.images import read_image
     from latentiqa.metric import load_metric
 
     device = device_of(config)
     quieten()
     metric = load_metric(run.folder, device)
+    if config.explain:
+        rater_of(metric)  # what cannot be explained ends before hours of scoring
     # The file's own name seeds its noise: a folder may move, and its scores stay.
     most = config.data.max_pixels
     pictures = ((record.path.name, read_image(record.path, most)) for record in records)
@@ -118,6 +135,9 @@ def score_pictures(
         for record, score in zip(records, scores, strict=True):
             rows.append({"name": record.name, "score": score})
             advance()
+    if config.explain:
+        explained = explain_pictures(metric, records, Path(config.explanations), most)
+        rows = [row | attributes for row, attributes in zip(rows, explained, strict=True)]
     return rows
 
 

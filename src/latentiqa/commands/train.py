@@ -4,12 +4,13 @@ Usage: latentiqa train [group=choice ...] [key=value ...]
 
 The last line printed is the path of results.json. The run's folder is named by its config: the
 same run asked for again is skipped when it is finished, and goes on when it was interrupted. With
-method=dpiqa a U-Net is trained first, which gives the scores itself.
+method=dpiqa or genziqa a U-Net is trained first, which gives the scores itself.
 
   latentiqa train experiment=demo
   latentiqa train dataset=csv dataset.path=my.csv guidance=none head=mlp
   latentiqa train method=psi features=efficientnet
   latentiqa train method=dpiqa trainer=gpu method.teacher.tuning=frozen
+  latentiqa train method=genziqa method.rater.tuning=none method.rater.context=0   # zero-shot
 
   groups    method backbone timesteps layers guidance perceptual features views head dataset
             trainer logger callbacks experiment sweep debug
@@ -49,6 +50,7 @@ from latentiqa.commands.parts import (
     split_of,
     trainer_factory,
 )
+from latentiqa.commands.rater import train_rater
 from latentiqa.commands.results import (
     Clock,
     announce,
@@ -57,7 +59,6 @@ from latentiqa.commands.results import (
     set_logs_aside,
     track_run,
 )
-from latentiqa.commands.teacher import train_teacher
 from latentiqa.errors import DataError
 from latentiqa.files import write_atomic
 from latentiqa.runs import signature, write_json, write_predictions
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TrainMethod = Callable[..., dict[str, Any]]
-"""Trains a method and leaves it in the run's folder; `train_teacher` tells the arguments."""
+"""Trains a method and leaves it in the run's folder; `train_rater` tells the arguments."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def plan_run(config: DictConfig, notes: Sequence[str] = (), **content: str) -> P
 
     check_values(config)
     method = check_method(config)
-    head = IdentityHead() if method.gives_scores else build(config.head)
+    head = IdentityHead() if method.rater else build(config.head)
     manifest = rated_dataset(config)
     split = split_of(config, manifest)
     values = plain(config, split)
@@ -114,11 +115,10 @@ def plan_run(config: DictConfig, notes: Sequence[str] = (), **content: str) -> P
 
 def run(config: DictConfig) -> Done:
     """Train and evaluate one run; see the module's docstring."""
-    plan = plan_run(config)
-    return carry_out(config, plan, train_teacher if plan.method.dpiqa else None)
+    return carry_out(config, plan_run(config), train_rater)
 
 
-def carry_out(config: DictConfig, plan: Plan, train: TrainMethod | None) -> Done:
+def carry_out(config: DictConfig, plan: Plan, train: TrainMethod) -> Done:
     """Train and evaluate a run that has been planned.
 
     Args:
@@ -155,13 +155,13 @@ def carry_out(config: DictConfig, plan: Plan, train: TrainMethod | None) -> Done
     clock.lap("inspect")
 
     views = plan.method.views
-    # A method that gives scores itself was shown them when it was trained; its head learns nothing.
-    flips = config.data.flips and not plan.method.gives_scores
-    if train and not is_other_rank():
+    # A rater was shown them when it was trained; its head learns nothing.
+    flips = config.data.flips and plan.method.rater is None
+    if plan.method.is_trained and not is_other_rank():
         set_logs_aside(plan.folder / "logs")
     with track_run(config, plan.folder, plan.values) as logger:
         training: dict[str, Any] = {}
-        if train:
+        if plan.method.is_trained:
             training = train(
                 config, plan.method, manifest, parts, keys, plan.folder, make_trainer, logger
             )
@@ -191,7 +191,8 @@ def carry_out(config: DictConfig, plan: Plan, train: TrainMethod | None) -> Done
         test, rows = score_part(head, x["test"], manifest, parts["test"], "test")
         clock.lap("fit_and_test")
         # Validation too: the head was chosen on it, and ridge is fitted again with it.
-        seen = sorted(keys[n] for p in ("train", "val") for n in parts[p])
+        fitted_on = [] if plan.method.is_zero_shot else [*parts["train"], *parts["val"]]
+        seen = sorted(keys[name] for name in fitted_on)
         meta = {"features": feature_names(extractors), "seen_images": seen}
         save_head(head, plan.folder / "head", meta)
         write_predictions(plan.folder / "predictions.csv", rows)
@@ -205,6 +206,7 @@ def carry_out(config: DictConfig, plan: Plan, train: TrainMethod | None) -> Done
             "split": split.kind,
             "split_hash": split.hash,
             **provenance(manifest, filled, views, clock),
+            "zero_shot": plan.method.is_zero_shot,
             "notes": list(plan.notes),
             "fit": fit | training,
             "config": plan.values,

@@ -20,6 +20,7 @@ from latentiqa.commands.parts import (
 from latentiqa.errors import ConfigError, DataError
 from latentiqa.hashing import digest, folder_digest
 from latentiqa.runs import read_json
+from latentiqa.training import RATERS
 
 EMBEDDED = Path(__file__).parents[1] / "scorer"
 """The finished run that the package carries: its results.json and head/."""
@@ -56,9 +57,13 @@ class FinishedRun:
         """What scores, such as ``LGDM on tiny + efficientnet, ridge``."""
         choices = self.results["config"]["choices"]
         backbone = choices.get("backbone")
-        titles = {"lgdm": "LGDM on", "latents": "latents of", "dpiqa": "DP-IQA on"}
-        titles = {name: f"{title} {backbone}" for name, title in titles.items()}
-        titles["student"] = f"student {choices.get('student')}"
+        titles = {
+            "lgdm": f"LGDM on {backbone}",
+            "latents": f"latents of {backbone}",
+            "dpiqa": f"DP-IQA on {backbone}",
+            "genziqa": f"GenzIQA on {backbone}",
+            "student": f"student {choices.get('student')}",
+        }
         names: list[str] = self.results["features"].split(" + ")
         features = " + ".join(titles.get(name, name) for name in names)
         return f"{features}, {choices['head']}" if "head" in choices else features
@@ -66,13 +71,15 @@ class FinishedRun:
     @property
     def trained_on(self) -> str:
         """What its head was fitted and chosen on: ``2,000 photos of biq2021 (official split)``."""
+        if self.results.get("zero_shot"):
+            return "no rated photos"
         n = self.results["n"]["train"] + self.results["n"]["val"]
         return f"{n:,} photos of {self.results['dataset']} ({self.results['split']} split)"
 
     @property
     def identity(self) -> str:
         """Names the run and all that it computes with: what is taught by it depends on this."""
-        trained = [self.folder / part for part in ("head", "teacher", "student")]
+        trained = [self.folder / part for part in ("head", *RATERS.values())]
         return digest(
             {
                 "signature": self.results["signature"],
@@ -135,8 +142,7 @@ def find_run(run: str | Path | None, runs: str | Path) -> FinishedRun:
 def load_run(run: FinishedRun) -> LoadedRun:
     """Load the method and the head of a finished training run.
 
-    Of its folder, results.json and head/ are read, and of a method that is trained, teacher/ or
-    student/.
+    Of its folder, results.json and head/ are read, and what a method has trained.
 
     Raises:
         ConfigError: what is here is not what the run was made with.

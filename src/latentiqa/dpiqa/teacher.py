@@ -20,6 +20,8 @@ from latentiqa.dpiqa.text_adapter import TextAdapter
 from latentiqa.errors import ConfigError, check_integer
 from latentiqa.noise import image_noise
 from latentiqa.recipe import UNRECORDED
+from latentiqa.training.lora import add_lora
+from latentiqa.training.rater import Rater, trained_parameters
 
 CHOICES = {
     "prompts": ("coarse", "fine", "learnt", "none"),
@@ -91,8 +93,13 @@ class Design:
         if self.layers is not None:
             Layers(self.layers)
 
+    @property
+    def is_trained(self) -> bool:
+        """Always: its decoder begins at random."""
+        return True
 
-class Teacher(nn.Module):
+
+class Teacher(Rater):
     """DP-IQA's teacher: one pass of the U-Net at t = 1, without noise, decoded to a score.
 
     It takes the backbone for itself: the U-Net is trained in place, the rest of it stays frozen.
@@ -117,6 +124,8 @@ class Teacher(nn.Module):
         (torch.Size([2]), torch.Size([2, 4, 8, 8]))
     """
 
+    KEPT = frozenset({"prompts"})
+
     def __init__(
         self,
         backbone: LatentDiffusion,
@@ -125,7 +134,7 @@ class Teacher(nn.Module):
         seed: int = 0,
         prompts: Tensor | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone, design, seed)
         if not isinstance(backbone, StableDiffusion):
             raise ConfigError(
                 f"method=dpiqa with a {type(backbone).__name__}: expected a Stable Diffusion 1 or "
@@ -136,9 +145,6 @@ class Teacher(nn.Module):
                 f"tuning={design.tuning} with backbone.dtype={backbone.dtype}: small steps vanish "
                 "in low precision; set backbone.dtype=float32, and a mixed training.precision."
             )
-        self.backbone = backbone
-        self.design = design
-        self.seed = seed
         unet = backbone.unet
         self.taps = backbone.expand(block_outputs(unet) if design.layers is None else design.layers)
         unet.set_attn_processor(SharedPromptAttention())
@@ -174,16 +180,18 @@ class Teacher(nn.Module):
         self.register_buffer("prompts", known)
 
     def forward(self, image: Tensor, names: Sequence[str]) -> Tensor:
-        """Scores ``(B,)`` float32, higher is better.
-
-        Args:
-            image: ``(B, 3, H, W)`` in [0, 1], with a gradient where it asks for one.
-            names: the pictures' names, which seed samples of latents.
-
-        Raises:
-            ConfigError: the sides are not what the backbone can halve.
-        """
+        """See `Rater.forward`; names seed samples of latents."""
         return self.score(self.quality(image, names))
+
+    @property
+    def quality_shape(self) -> tuple[int, int, int]:
+        """See `Rater.quality_shape`."""
+        return self.design.narrowing[-1], self.design.side, self.design.side
+
+    def both(self, image: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """See `Rater.both`."""
+        quality = self.quality(image, names)
+        return self.score(quality), quality
 
     def quality(self, image: Tensor, names: Sequence[str]) -> Tensor:
         """F_quality ``(B, narrowing[-1], side, side)`` of pictures; see `forward`.
@@ -225,37 +233,11 @@ class Teacher(nn.Module):
             "decoder": self.decoder,
         }
         counts = {
-            name: sum(p.numel() for p in part.parameters() if p.requires_grad)
-            for name, part in parts.items()
-            if part is not None
+            name: trained_parameters(part) for name, part in parts.items() if part is not None
         }
         if self.prompts.requires_grad:
             counts["prompts"] = self.prompts.numel()
         return counts
-
-    def trained_state(self) -> dict[str, Tensor]:
-        """What `load_trained` makes this teacher of, beside the backbone: weights and prompts."""
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return {k: v for k, v in self.state_dict().items() if k in trained or k == "prompts"}
-
-    def load_trained(self, state: dict[str, Tensor]) -> None:
-        """Take over what `trained_state` gave of a teacher of this design.
-
-        Raises:
-            ConfigError: it is of another design, or of another backbone.
-        """
-        own = self.trained_state()
-        wrong = sorted(
-            key
-            for key in own.keys() | state.keys()
-            if key not in own or key not in state or own[key].shape != state[key].shape
-        )
-        if wrong:
-            raise ConfigError(
-                f"the weights do not fit the teacher's design: {', '.join(wrong[:3])}"
-                f"{', ...' if len(wrong) > 3 else ''}; build it as it was trained."
-            )
-        self.load_state_dict(state, strict=False)
 
 
 def block_outputs(unet: Any) -> list[str]:
@@ -272,15 +254,7 @@ def _tune(unet: Any, design: Design, taps: Sequence[str]) -> None:
     if design.tuning == "frozen":
         return
     if design.tuning == "lora":
-        try:
-            from peft import LoraConfig
-        except ImportError as error:
-            raise ConfigError(
-                "tuning=lora needs peft: pip install 'latentiqa[lora]', or set tuning to full or "
-                "frozen."
-            ) from error
-        rank = design.lora_rank
-        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_LAYERS))
+        add_lora(unet, design.lora_rank, LORA_LAYERS)
     else:
         unet.requires_grad_(True)
     layers = layer_modules(unet)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -162,6 +163,70 @@ def save_pictures(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
             if j == 0:
                 axes.set_ylabel(name, size=7)
     _save(figure, path)
+
+
+def save_overlays(
+    path: Path, picture: Any, maps: Mapping[str, Any], bars: Mapping[str, float]
+) -> None:
+    """Draw heat maps over a picture, and bars beside it, and write the figure as PNG, atomically.
+
+    Args:
+        path: the file.
+        picture: ``(H, W, 3)`` in [0, 1].
+        maps: title -> ``(h, w)``; all share one scale of colours.
+        bars: what it tells -> value from 0 to 1, a line at a half; may be empty.
+    """
+    columns = 1 + len(maps) + bool(bars)
+    height, width = picture.shape[:2]
+    figure = _figure(2.6 * columns + 0.8, 2.6 * height / width + 0.5)
+    panels = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
+    grey = np.asarray(picture).mean(axis=2)
+    panels[0].imshow(np.asarray(picture))
+    low = min(float(values.min()) for values in maps.values())
+    high = max(float(values.max()) for values in maps.values())
+    shown = None
+    for axes, (title, values) in zip(panels[1:], maps.items(), strict=False):
+        axes.imshow(grey, cmap="gray", vmin=0, vmax=1)
+        shown = axes.imshow(
+            np.asarray(values),
+            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+            interpolation="bilinear",
+            cmap="inferno",
+            vmin=low,
+            vmax=high,
+            alpha=0.6,
+        )
+        axes.set_title(title, size=8)
+    for axes in panels[: 1 + len(maps)]:
+        axes.set_xticks([])
+        axes.set_yticks([])
+    if shown is not None:
+        figure.colorbar(shown, ax=panels[len(maps)], shrink=0.8)
+    if bars:
+        panels[-1].barh(range(len(bars)), list(bars.values()), color="tab:blue")
+        panels[-1].axvline(0.5, color="grey", linestyle="--")
+        panels[-1].set_yticks(range(len(bars)), list(bars), size=7)
+        panels[-1].invert_yaxis()
+        panels[-1].set_xlim(0, 1)
+    _save(figure, path)
+
+
+def coloured(values: Any, low: float, high: float) -> Any:
+    """Colours of a map, dark to bright from low to high, as `save_pictures` takes them.
+
+    Args:
+        values: ``(h, w)``.
+        low: what is darkest.
+        high: what is brightest, more than ``low``.
+
+    Returns:
+        ``(h, w, 3)`` in [0, 1].
+
+    Example:
+        >>> coloured(np.array([[0.0, 2.0]]), 0.0, 1.0).shape
+        (1, 2, 3)
+    """
+    return colormaps["inferno"]((np.asarray(values) - low) / (high - low))[..., :3]
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from latentiqa.errors import DataError
 from latentiqa.report.finished import Finished
 from latentiqa.runs import NOT_IN_SIGNATURE, signature
+from latentiqa.training import RATERS
 
 NEEDED = ("name", "signature", "dataset", "dataset_fingerprint", "split_hash")
 NEEDED_OF_EVALUATIONS = ("run", "trained_on", "trained_fingerprint", "trained_split_hash", "part")
@@ -119,8 +120,18 @@ def method_of(result: Mapping[str, Any]) -> str:
         config,
         name=result.get("name") or "",
         trained_fingerprint=result.get(key) or "",
-        store_key=result.get("store_key") or "",
+        store_key=_features(result),
     )
+
+
+def _features(result: Mapping[str, Any]) -> str:
+    """What the features were computed by.
+
+    The store of a rater is named by its weights, which differ from split to split.
+    """
+    method = (result.get("config") or {}).get("method") or {}
+    key = "backbone" if method.get("name") in RATERS else "store_key"
+    return result.get(key) or ""
 
 
 def figure(run: Finished, key: str) -> float | None:

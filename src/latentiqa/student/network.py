@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from latentiqa.errors import ConfigError, check_integer
 from latentiqa.hyperfeatures.pooling import pool, pooled_widths
 from latentiqa.student.trunks import Trunk
+from latentiqa.training.rater import Rater, trained_parameters
 
 SCORES = ("pooled", "map")
 
@@ -63,6 +64,11 @@ class Design:
                 f"student.batch_statistics={self.batch_statistics!r}: expected true or false."
             )
 
+    @property
+    def is_trained(self) -> bool:
+        """Always: its head begins at random."""
+        return True
+
 
 class QualityMap(nn.Module):
     """F_student: a transposed convolution, and nearest neighbours up to the teacher's size.
@@ -87,7 +93,7 @@ class QualityMap(nn.Module):
         return F.interpolate(F.relu(self.draw(x)), size=(self.side, self.side))
 
 
-class Student(nn.Module):
+class Student(Rater):
     """A small network that scores (Fu et al., arXiv 2405.19996, section 3.4, and our own head).
 
     Stochastic depth and dropout of the trunk are off, so that a training that goes on after it was
@@ -115,8 +121,7 @@ class Student(nn.Module):
         quality: bool = False,
         architecture: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        self.design = design
+        super().__init__(None, design, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.trunk = design.trunk.build(architecture)
@@ -154,16 +159,31 @@ class Student(nn.Module):
                     module.train()
         return self
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Scores ``(B,)`` float32, higher is better, of pictures ``(B, 3, H, W)`` in [0, 1]."""
+    def forward(self, image: Tensor, names: Sequence[str] = ()) -> Tensor:
+        """See `Rater.forward`; names do not matter, and sides are not smaller than the trunk's."""
         maps = self.trunk(image)
         return self._score(maps, self._draw(maps) if self.design.score == "map" else None)
 
-    def both(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scores ``(B,)``, and F_student ``(B, channels, side, side)`` where it draws one."""
+    @property
+    def quality_shape(self) -> tuple[int, int, int] | None:
+        """See `Rater.quality_shape`."""
+        if self.quality is None:
+            return None
+        return self.design.channels, self.design.side, self.design.side
+
+    def both(self, image: Tensor, names: Sequence[str] = ()) -> tuple[Tensor, Tensor | None]:
+        """See `Rater.both`: the map is F_student."""
         maps = self.trunk(image)
         quality = None if self.quality is None else self._draw(maps)
         return self._score(maps, quality), quality
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Number of parameters, in one."""
+        return {"student": trained_parameters(self)}
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """All of it: nothing else has its weights, nor the statistics of batch norm."""
+        return self.state_dict()
 
     def _draw(self, maps: Sequence[Tensor]) -> Tensor:
         assert self.quality is not None

@@ -1,30 +1,20 @@
-"""A trained student on disk: ``student.safetensors`` and ``student.json`` in one folder."""
+"""A trained student made again from its folder in that of a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from latentiqa.errors import ConfigError
-from latentiqa.saving import load_weights, read_report, save_weights
 from latentiqa.student.network import Design, Student
-
-NAME = "student"
-"""Of the files."""
+from latentiqa.training.saving import load_state, read_report
 
 
-def save_student(student: Student, folder: Path, report: dict[str, Any]) -> None:
-    """Write it, see `latentiqa.saving.save_weights`; its trunk's architecture goes beside."""
-    report = {**report, "architecture": student.trunk.architecture}
-    save_weights(student.state_dict(), folder, NAME, report)
-
-
-def load_student(folder: Path, design: Design) -> tuple[Student, str]:
-    """Make a student again of what `save_student` wrote.
+def load_student(folder: Path, design: Design, seed: int = 0) -> tuple[Student, str]:
+    """Make a student again of what `latentiqa.training.saving.save_rater` wrote.
 
     Args:
-        folder: where it is.
+        folder: where it is; its report has the ``architecture`` of the trunk.
         design: of the student.
+        seed: of its training.
 
     Returns:
         The student, and the name of its weights.
@@ -33,16 +23,10 @@ def load_student(folder: Path, design: Design) -> tuple[Student, str]:
         DataError: it is missing or damaged.
         ConfigError: it is of another design.
     """
-    state, weights = load_weights(folder, NAME)
-    report = read_report(folder, NAME)
+    state, weights = load_state(folder)
+    report = read_report(folder)
     assert report is not None
     draws = any(key.startswith("quality.") for key in state)
-    student = Student(design, quality=draws, architecture=report["architecture"])
-    try:
-        student.load_state_dict(state)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"{folder}: the weights do not fit the student's design; build it as it was trained "
-            f"({str(error).splitlines()[-1].strip()})"
-        ) from error
+    student = Student(design, seed=seed, quality=draws, architecture=report["architecture"])
+    student.load_trained(state)
     return student, weights

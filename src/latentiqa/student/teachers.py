@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,21 +12,9 @@ from torch import Tensor
 from latentiqa.errors import ConfigError, DataError
 from latentiqa.hyperfeatures.store import FeatureStore
 from latentiqa.methods.base import FeatureExtractor
+from latentiqa.methods.rated import Rated
 from latentiqa.metric import Metric
-
-
-@runtime_checkable
-class Draws(Protocol):
-    """An extractor that draws a map of quality on the way to its score."""
-
-    @property
-    def quality_shape(self) -> tuple[int, int, int] | None:
-        """Channels, height and width of the map; None where this one draws none."""
-        ...
-
-    def both(self, image: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        """Scores ``(B,)`` and maps ``(B, *quality_shape)``."""
-        ...
+from latentiqa.training.rater import Rater
 
 
 class TeacherOutputs(FeatureExtractor):
@@ -47,7 +35,7 @@ class TeacherOutputs(FeatureExtractor):
         super().__init__("teacher")
         self.metric = metric
         self.identity = identity
-        self.drawer: Draws | None = None
+        self.drawer: Rater | None = None
         if draws:
             self.drawer = _drawer(metric)
 
@@ -80,10 +68,10 @@ class TeacherOutputs(FeatureExtractor):
         return {"score": scores[:, None], "map": quality.flatten(1)}
 
 
-def _drawer(metric: Metric) -> Draws:
+def _drawer(metric: Metric) -> Rater:
     extractors = list(metric.scorer.extractors)
     only = extractors[0]
-    if len(extractors) > 1 or not isinstance(only, Draws) or only.quality_shape is None:
+    if len(extractors) > 1 or not isinstance(only, Rated) or only.rater.quality_shape is None:
         raise ConfigError(
             f"terms.map with the teacher {metric.method}: it draws no map of quality; set "
             "terms.map=0, or take a run of method=dpiqa, or a student that has learnt one."
@@ -93,7 +81,7 @@ def _drawer(metric: Metric) -> Draws:
             f"terms.map with a teacher that sees {metric.views.number} views of a picture: which "
             "of their maps? Set terms.map=0, or take a run with one view, such as views=square."
         )
-    return only
+    return only.rater
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentiqa.dpiqa.training import RaterTraining, Recipe
 from latentiqa.errors import ConfigError
 from latentiqa.losses import mse
 from latentiqa.student.network import Student
+from latentiqa.training import recipe
+from latentiqa.training.module import RaterTraining, stacks
+
+
+@dataclass(frozen=True)
+class Recipe(recipe.Recipe):
+    """Ours, with the paper's milestones; see `latentiqa.training.recipe.Recipe`."""
+
+    epochs: int = 30
+    batch_size: int = 24
+    milestones: Sequence[int] = (5,)
+    patience: int = 30
 
 
 @dataclass(frozen=True)
@@ -54,13 +66,8 @@ class StudentTraining(RaterTraining):
     """
 
     def __init__(self, student: Student, recipe: Recipe, terms: Terms, steps_an_epoch: int) -> None:
-        super().__init__(recipe, steps_an_epoch, key="training")
-        self.student = student
+        super().__init__(student, recipe, steps_an_epoch, key="training")
         self.terms = terms
-
-    def forward(self, batch: dict[str, Any]) -> Tensor:
-        """Scores ``(B,)``."""
-        return torch.cat([self.student(image) for image in batch["image"]])
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The weighted terms of one pass.
@@ -71,7 +78,7 @@ class StudentTraining(RaterTraining):
             batch_idx: unused.
         """
         terms = self.terms
-        both = [self.student.both(image) for image in batch["image"]]
+        both = [self.rater.both(*stack) for stack in stacks(batch)]
         pred = torch.cat([score for score, _ in both])
         # A gradient even where no picture of the pass has a human score and nothing else teaches.
         total = 0 * pred.sum()

@@ -1,9 +1,11 @@
-"""Trained weights on disk: ``<name>.safetensors`` and ``<name>.json`` in one folder."""
+"""A trained rater on disk, in a folder ``teacher``: teacher.safetensors and teacher.json.
+
+The files are named as the folder is, by what the method calls its rater.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +16,49 @@ from torch import Tensor
 from latentiqa.errors import DataError
 from latentiqa.files import write_atomic
 from latentiqa.hashing import file_digest
+from latentiqa.training.rater import Rater
 
 
-def save_weights(
-    state: Mapping[str, Tensor], folder: Path, name: str, report: dict[str, Any]
-) -> None:
-    """Write weights; they count once ``<name>.json`` is there.
+def save_rater(rater: Rater, folder: Path, report: dict[str, Any]) -> None:
+    """Write what was trained; the folder counts once its .json is there.
 
     Args:
-        state: the weights.
+        rater: trained.
         folder: made if missing.
-        name: of what they are the weights of.
         report: how it was trained, as JSON values.
     """
-    weights = folder / f"{name}.safetensors"
-    write_atomic(weights, save({k: v.detach().contiguous().cpu() for k, v in state.items()}))
+    state = {k: v.detach().contiguous().cpu() for k, v in rater.trained_state().items()}
+    weights = folder / f"{folder.name}.safetensors"
+    write_atomic(weights, save(state))
     # Ties both together and finds flipped bits, which safetensors does not.
     described = {"weights": file_digest(weights), "report": report}
-    write_atomic(folder / f"{name}.json", json.dumps(described, indent=2) + "\n")
+    write_atomic(folder / f"{folder.name}.json", json.dumps(described, indent=2) + "\n")
 
 
-def read_report(folder: Path, name: str) -> dict[str, Any] | None:
-    """How what is in a folder was trained; None where there is nothing yet.
+def read_report(folder: Path) -> dict[str, Any] | None:
+    """How the rater in a folder was trained; None where there is none yet.
 
     Raises:
         DataError: its description is damaged.
     """
-    return described["report"] if (described := _read(folder, name)) else None
+    return described["report"] if (described := _read(folder)) else None
 
 
-def load_weights(folder: Path, name: str) -> tuple[dict[str, Tensor], str]:
-    """What `save_weights` wrote, and the hash that names it.
+def load_state(folder: Path) -> tuple[dict[str, Tensor], str]:
+    """Read what `save_rater` wrote.
+
+    Args:
+        folder: where it is.
+
+    Returns:
+        What `Rater.load_trained` takes, and the name of the weights.
 
     Raises:
         DataError: it is missing or damaged.
     """
-    weights = folder / f"{name}.safetensors"
-    if (described := _read(folder, name)) is None or not weights.is_file():
-        raise DataError(f"{folder}: no trained {name} there; train again with force=true.")
+    weights = folder / f"{folder.name}.safetensors"
+    if (described := _read(folder)) is None or not weights.is_file():
+        raise DataError(f"{folder}: no trained {folder.name} there; train again with force=true.")
     if file_digest(weights) != described["weights"]:
         raise DataError(f"{weights}: damaged (its hash differs); train again with force=true.")
     try:
@@ -60,8 +67,8 @@ def load_weights(folder: Path, name: str) -> tuple[dict[str, Tensor], str]:
         raise DataError(f"{weights}: {error}; train again with force=true.") from error
 
 
-def _read(folder: Path, name: str) -> dict[str, Any] | None:
-    path = folder / f"{name}.json"
+def _read(folder: Path) -> dict[str, Any] | None:
+    path = folder / f"{folder.name}.json"
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
         return {key: described[key] for key in ("weights", "report")}

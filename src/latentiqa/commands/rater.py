@@ -1,16 +1,14 @@
-"""Training of DP-IQA's teacher, the first part of its `latentiqa train`."""
+"""Training of a rater, DP-IQA's or GenzIQA's: the first part of its `latentiqa train`."""
 
 from __future__ import annotations
 
-import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from latentiqa.commands.fitting import fitting_of
-from latentiqa.commands.parts import is_other_rank
+from latentiqa.commands.fitting import finished_before, fitting_of
+from latentiqa.commands.parts import make_rater
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,10 +20,8 @@ if TYPE_CHECKING:
     from latentiqa.data.datamodule import RatedModule
     from latentiqa.data.manifest import Manifest
 
-log = logging.getLogger(__name__)
 
-
-def train_teacher(
+def train_rater(
     config: DictConfig,
     method: Method,
     manifest: Manifest,
@@ -35,14 +31,14 @@ def train_teacher(
     make_trainer: Callable[..., Trainer],
     logger: Logger | None,
 ) -> dict[str, Any]:
-    """Train the teacher on train, choose the epoch on validation, leave it in ``teacher/``.
+    """Train a rater on train, choose the epoch on validation, leave it in the run's folder.
 
     A training that was interrupted goes on from its last checkpoint; one that is finished is not
     repeated. The test part is not read.
 
     Args:
         config: of the run.
-        method: with DP-IQA's parts.
+        method: one that is trained.
         manifest: the dataset.
         parts: names of the readable pictures of each part.
         keys: their image keys.
@@ -57,35 +53,18 @@ def train_teacher(
         ConfigError: the batch cannot be dealt out, or the backbone is not one to train.
         DataError: training diverged.
     """
-    from latentiqa.dpiqa.saving import NAME, save_teacher
-    from latentiqa.dpiqa.teacher import Teacher
-    from latentiqa.dpiqa.training import TeacherTraining
-    from latentiqa.saving import read_report
+    from latentiqa.training.module import RaterTraining
 
-    finished, checkpoints = folder / NAME, folder / "checkpoints"
-    if config.force and not is_other_rank():
-        for old in (finished, checkpoints):
-            shutil.rmtree(old, ignore_errors=True)
-    if report := read_report(finished, NAME):
+    plan = method.rater
+    assert plan is not None
+    if report := finished_before(config, plan, folder):
         return report
 
-    recipe = method.dpiqa["training"]
-    fitting = fitting_of(config, recipe, len(parts["train"]), checkpoints, make_trainer, logger)
-    pictures = _pictures(config, method, manifest, parts, keys, fitting.trainer.world_size)
-    assert method.backbone is not None
-    teacher = Teacher(method.backbone.load(), method.dpiqa["teacher"], seed=config.seed)
-    counts = teacher.parameter_counts()
-    log.info(
-        "teacher: %s M parameters are trained; at most %d epochs of %d steps",
-        " + ".join(f"{part} {count / 1e6:.1f}" for part, count in counts.items()),
-        fitting.epochs,
-        fitting.an_epoch,
-    )
-    state, reached = fitting.fit(TeacherTraining(teacher, recipe, fitting.an_epoch), pictures)
-    teacher.load_trained({k.removeprefix("teacher."): v for k, v in state.items()})
-    report = {**reached, "parameters": counts}
-    fitting.finish(lambda: save_teacher(teacher, finished, report))
-    return report
+    fitting = fitting_of(config, plan, len(parts["train"]), folder, make_trainer, logger)
+    in_a_pass = plan.training.pictures_a_pass(fitting.trainer.world_size)
+    pictures = _pictures(config, method, manifest, parts, keys, in_a_pass)
+    rater = make_rater(method, config.seed)
+    return fitting.fit(RaterTraining(rater, plan.training, fitting.an_epoch), pictures)
 
 
 def _pictures(
@@ -94,7 +73,7 @@ def _pictures(
     manifest: Manifest,
     parts: Mapping[str, Sequence[str]],
     keys: Mapping[str, str],
-    devices: int,
+    in_a_pass: int,
 ) -> RatedModule:
     from latentiqa.data.datamodule import PictureDataset, RatedModule
 
@@ -111,7 +90,7 @@ def _pictures(
     return RatedModule(
         rated("train", data.flips),
         rated("val", False),
-        batch_size=method.dpiqa["training"].pictures_a_pass(devices),
+        batch_size=in_a_pass,
         val_batch_size=data.batch_size,
         num_workers=data.num_workers,
         seed=config.seed,

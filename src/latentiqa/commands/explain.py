@@ -1,0 +1,128 @@
+"""What `latentiqa score explain=true` writes of each picture."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentiqa.commands.progress import track
+from latentiqa.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from latentiqa.data.manifest import Record
+    from latentiqa.genziqa.explain import Maps
+    from latentiqa.genziqa.rater import PromptRater
+    from latentiqa.metric import Metric
+
+log = logging.getLogger(__name__)
+
+
+def rater_of(metric: Metric) -> PromptRater:
+    """The rater whose attention is shown.
+
+    Raises:
+        ConfigError: the run is another method's, reads no attention, or sees crops.
+    """
+    from latentiqa.genziqa.rater import PromptRater
+
+    rater: Any = getattr(metric.scorer.extractors[0], "rater", None)
+    if not isinstance(rater, PromptRater):
+        raise ConfigError(
+            f"explain=true with a run of {metric.method}: expected one of method=genziqa."
+        )
+    rater.check_reads("explain=true")
+    if metric.views.number != 1:
+        raise ConfigError(
+            "explain=true with several views of a picture: expected a run with one, such as "
+            "views=square."
+        )
+    return rater
+
+
+def explain_pictures(
+    metric: Metric, records: Sequence[Record], folder: Path, most: int
+) -> list[dict[str, float]]:
+    """Write heat maps and attributes of pictures, a folder for each.
+
+    Args:
+        metric: of a run that `rater_of` accepts.
+        records: the pictures, readable.
+        folder: where to.
+        most: pixels of a picture.
+
+    Returns:
+        Attributes by name, of each picture.
+    """
+    from latentiqa.data.images import read_image
+    from latentiqa.genziqa.explain import heat_maps
+
+    rater = rater_of(metric)
+    found = []
+    with track("explaining", len(records)) as advance:
+        for record, own in zip(records, _folders(records, folder), strict=True):
+            name = record.path.name
+            image = metric.views(read_image(record.path, most), name).to(metric.device)
+            scores = rater.attributes(image, [name])
+            attributes = {key: score.item() for key, score in scores.items()}
+            write_explanation(own, image[0].cpu(), *heat_maps(rater, image, name), attributes)
+            found.append(attributes)
+            advance()
+    log.info("explanations in %s", folder)
+    return found
+
+
+def _folders(records: Sequence[Record], folder: Path) -> Iterator[Path]:
+    """A folder for each picture; those of one name are numbered."""
+    seen: dict[str, int] = {}
+    for record in records:
+        name = record.path.name
+        seen[name] = seen.get(name, 0) + 1
+        yield folder / (name if seen[name] == 1 else f"{name}-{seen[name]}")
+
+
+def write_explanation(
+    folder: Path, picture: Tensor, good: Maps, bad: Maps, attributes: dict[str, float]
+) -> None:
+    """Write the figures and the maps of one picture ``(3, H, W)``."""
+    from safetensors.torch import save
+
+    from latentiqa.files import write_atomic
+    from latentiqa.genziqa.explain import mean_map
+    from latentiqa.report.figures import save_overlays, save_pictures
+
+    means = {"good": mean_map(good), "bad": mean_map(bad)}
+    shown = picture.permute(1, 2, 0)
+    save_overlays(folder / "summary.png", shown, means, attributes)
+    # Of another size than both, it has a scale, and a figure, of its own.
+    difference = {"bad - good": means["bad"] - means["good"]}
+    save_overlays(folder / "difference.png", shown, difference, {})
+    save_pictures(folder / "good.png", _grid(good, other=bad))
+    save_pictures(folder / "bad.png", _grid(bad, other=good))
+    tensors = {
+        f"{name}/{t}/{layer}": one.contiguous()
+        for name, maps in (("good", good), ("bad", bad))
+        for t, layers in maps.items()
+        for layer, one in layers.items()
+    }
+    tensors |= {f"{name}/mean": one.contiguous() for name, one in means.items()}
+    write_atomic(folder / "maps.safetensors", save(tensors))
+
+
+def _grid(maps: Maps, other: Maps) -> dict[str, dict[str, Any]]:
+    """A row a layer, in colours of one scale for both prompts, and of each timestep its map."""
+    from latentiqa.report.figures import coloured
+
+    rows: dict[str, dict[str, Any]] = {}
+    for layer in next(iter(maps.values())):
+        all_of_it = [one[t][layer] for one in (maps, other) for t in one]
+        low = min(one.min().item() for one in all_of_it)
+        high = max(one.max().item() for one in all_of_it)
+        rows[layer] = {
+            f"t={t}": coloured(layers[layer], low, high if high > low else low + 1)
+            for t, layers in maps.items()
+        }
+    return rows
