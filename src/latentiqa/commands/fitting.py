@@ -1,4 +1,4 @@
-"""Training of a rater, the first part of `latentiqa train method=dpiqa` and of `distill`."""
+"""Trainers of raters: what `latentiqa train` and `latentiqa distill` train with before they score."""
 
 from __future__ import annotations
 

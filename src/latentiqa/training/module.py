@@ -28,11 +28,7 @@ class RaterTraining(LightningModule):
     """
 
     def __init__(
-        self,
-        rater: Rater,
-        recipe: Recipe,
-        steps_an_epoch: int,
-        key: str = "method.training",
+        self, rater: Rater, recipe: Recipe, steps_an_epoch: int, key: str = "method.training"
     ) -> None:
         super().__init__()
         self.rater = rater
