@@ -1,4 +1,4 @@
-"""Trainers of raters: what `latentiqa train` and `latentiqa distill` train with before they score."""
+"""Trainers of raters: what `latentiqa train` and `distill` train them with before they score."""
 
 from __future__ import annotations
 
