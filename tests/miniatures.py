@@ -89,16 +89,19 @@ def recipe(name: str) -> str:
 
 
 def recipes(verb: str) -> list[str]:
-    """Names of all recipes of a verb: train, pretrain or distill."""
+    """Names of all recipes of a verb: train, pretrain, distill or enhance."""
     names = {path.stem for path in config_folder("experiments").glob("*/experiment/*.yaml")}
-    return sorted(name for name in names if verb_of(name) == verb)
+    return sorted(name for name in names if verb_of(recipe(name)) == verb)
 
 
-def verb_of(name: str) -> str:
-    """The verb that a recipe is for: it sets a group that only this one has."""
-    text = recipe(name)
-    own = {"pretrain": "override /stage", "distill": "override /student"}
-    return next((verb for verb, group in own.items() if group in text), "train")
+def verb_of(text: str) -> str:
+    """The verb that a recipe is for, by a group that no other verb has."""
+    marks = {
+        "pretrain": "override /stage",
+        "distill": "override /student",
+        "enhance": "override /space",
+    }
+    return next((verb for verb, mark in marks.items() if mark in text), "train")
 
 
 def write_weights(psi: str, folder: Path) -> Path:

@@ -19,7 +19,7 @@ SIGNATURES = {
     "demo": "9bd122f14709",
     "lgdm_biq2021": "4e52a1a6480f",
     "lgdm_tiny": "70ea9811dc54",
-    "lgdm_tiny_256_pmg": "79bec0e34ff0",
+    "lgdm_tiny_256_pmg": "e4427f5f37c9",
     "psi_efficientnet": "633ea261e063",
     "tiny_scorer": "282156ec58f5",
 }

@@ -21,15 +21,22 @@ from omegaconf import DictConfig, OmegaConf
 from latentiqa.commands import VERBS
 from latentiqa.commands.launch import build, config_folder, register_search_path
 from latentiqa.commands.parts import trainer_factory
+from latentiqa.enhance.ascent import Adam, Ascent, ClippedMomentum
+from latentiqa.enhance.edict import EDICT
+from latentiqa.enhance.inversion import DDIM
+from latentiqa.enhance.space import Pixels
 from latentiqa.student.network import Design
 from latentiqa.student.trunks import LiteTrunk
 
 CONF = config_folder("conf")
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
-RECIPES = {name: verb for verb in ("train", "pretrain", "distill") for name in recipes(verb)}
+RECIPES = {
+    name: verb for verb in ("train", "pretrain", "distill", "enhance") for name in recipes(verb)
+}
 OTHER_VERBS = {
     **dict.fromkeys(("stage", "alignment"), "pretrain"),
     **dict.fromkeys(("student", "augment"), "distill"),
+    **dict.fromkeys(("space", "prior", "fidelity", "ascent"), "enhance"),
 }
 """Of the groups that `train` does not have."""
 SWEEPS = sorted(path.stem for path in config_folder("sweeps").glob("sweep/*.yaml"))
@@ -78,6 +85,15 @@ def filled_in(tmp_path, micro_folder, weights_of) -> Callable[[str, str], list[s
             case "features", "reiqa":
                 names = ("reiqa_quality", "reiqa_content")
                 return [f"features.{name}.weights={weights_of(name)}" for name in names]
+            case "prior", "run":
+                return [f"prior.run={tmp_path}"]
+            case "prior", "psi":
+                return [f"prior.good={tmp_path}"]
+            case "prior", "callable":
+                return ["prior.function=quality_models:contrast"]
+            case "fidelity", "dists":
+                write_image(tmp_path / "vgg.png")  # not read before it is needed
+                return [f"fidelity.dists.psi.weights={tmp_path / 'vgg.png'}"]
             case "stage", "diffusion":
                 return [f"stage.autoencoder_folder={write_autoencoder(tmp_path / 'vae')}"]
             case "trainer", "gpu":
@@ -99,7 +115,7 @@ def test_every_group_of_the_issue_is_there():
     choices = {group: {name for g, name in CHOICES if g == group} for group in groups}
     assert choices["trainer"] >= {"cpu", "gpu", "ddp"}
     assert choices["logger"] >= {"csv", "wandb", "none"}
-    assert {"demo", "lgdm_biq2021", "tiny_diffusion"} <= set(RECIPES)
+    assert {"demo", "lgdm_biq2021", "tiny_diffusion", "map_enhance"} <= set(RECIPES)
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
@@ -152,6 +168,36 @@ def check_augment(config: Any, choice: str, _folder: Any) -> None:
 def check_alignment(config: Any, choice: str, _folder: Any) -> None:
     alignment = build(config.stage.alignment)
     assert type(alignment).__name__ == {"urepa": "URepa", "linear": "LinearAlignment"}[choice]
+
+
+def check_space(config: Any, choice: str, _folder: Any) -> None:
+    space = build(config.space)
+    if choice == "pixels":
+        assert space == Pixels()
+        return
+    chains = {"edict": EDICT(), "ddim": DDIM(), "latents": DDIM(at=0)}
+    assert space.chain == (chains | {"fixed_point": DDIM(iterations=5)})[choice]
+
+
+def check_prior(config: Any, choice: str, _folder: Any) -> None:
+    kinds = {"psi": "PsiPrior", "callable": "FunctionPrior"}
+    prior = build(config.prior)
+    assert type(prior).__name__ == kinds.get(choice, "RunPrior")
+    assert (prior.scale() is None) == (choice != "default")
+
+
+def check_fidelity(config: Any, choice: str, _folder: Any) -> None:
+    terms = build(config.fidelity)
+    assert list(terms) == (["nlpd", "lpips"] if choice == "mix" else [choice])
+    kinds = {"nlpd": "NLPD", "mse": "MSE"}
+    for name, term in terms.items():
+        assert type(term).__name__ == kinds.get(name, "Perceptual")
+
+
+def check_ascent(config: Any, choice: str, _folder: Any) -> None:
+    ascent = build(config.ascent)
+    # What the configs spell out is what the classes take by themselves.
+    assert ascent == Ascent(Adam() if choice == "adam" else ClippedMomentum())
 
 
 def check_timesteps(config: Any, choice: str, _folder: Any) -> None:
@@ -276,6 +322,7 @@ def test_every_experiment_states_its_method(name, verb):
     method = "method backbone timesteps layers perceptual guidance features views head dataset"
     groups = {"train": method.split(), "pretrain": ["stage", "dataset"]}
     groups["distill"] = ["student", "augment", "views", "dataset"]
+    groups["enhance"] = ["backbone", "space", "prior", "fidelity", "ascent"]
     assert {group: choices[group] for group in groups[verb]} == stated
 
 

@@ -17,9 +17,9 @@ as colours; a layer's timesteps share components and scale. Prints the files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import DictConfig
 
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from latentiqa.trace import Trace
 
 POSITIONAL = "input"
+
+Value = TypeVar("Value")
 
 MOST_LAYERS = 6
 """Rows of principal.png."""
@@ -123,13 +125,13 @@ def draw(
     save_panels(folder / "trajectory.png", [*found.predicted], shown, "timestep")
     picture = image[0].permute(1, 2, 0).cpu()
     rows = {}
-    for layer in spread([*next(iter(found.maps.values()))], MOST_LAYERS):
+    for layer in spread(list(next(iter(found.maps.values()))), MOST_LAYERS):
         colours = principal_colours({t: maps[layer] for t, maps in found.maps.items()})
         rows[layer] = {"y": picture, **{f"t={t}": x for t, x in colours.items()}}
     save_pictures(folder / "principal.png", rows)
 
 
-def spread(values: list[str], most: int) -> list[str]:
+def spread(values: Sequence[Value], most: int) -> list[Value]:
     """At most so many of the values, evenly, the first and the last among them.
 
     Example:
@@ -137,5 +139,5 @@ def spread(values: list[str], most: int) -> list[str]:
         (['a', 'd', 'g'], ['a', 'b'])
     """
     if len(values) <= most:
-        return values
+        return list(values)
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]

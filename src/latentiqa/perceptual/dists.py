@@ -191,6 +191,10 @@ class DISTSFeatures(KnownByContent):
         """
         return self._network(image).features(self.resized(image))
 
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """DISTS of pictures ``(B, 3, H, W)`` in [0, 1], ``(B,)``, after the resizing."""
+        return self._network(a)(self.resized(a), self.resized(b))
+
     def widths(self, pooling: str = "mean") -> dict[str, int]:
         """``stage.<i>/<statistic>`` and its channels, as in `CHANNELS`; stage 0 is the picture."""
         return pooled_widths({f"stage.{i}": n for i, n in enumerate(CHANNELS)}, pooling)

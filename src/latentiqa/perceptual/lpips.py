@@ -205,6 +205,10 @@ class LPIPSFeatures:
         """
         return _pretrained(self.net, image.device).features(image.float())
 
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """LPIPS of pictures ``(B, 3, H, W)`` in [0, 1], ``(B,)``; raises as for features."""
+        return _pretrained(self.net, a.device)(a.float(), b.float())
+
     def widths(self, pooling: str = "mean") -> dict[str, int]:
         """``stage.<i>/<statistic>`` and its channels, as in `CHANNELS`."""
         stages = {f"stage.{i}": channels for i, channels in enumerate(CHANNELS[self.net])}

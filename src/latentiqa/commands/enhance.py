@@ -1,0 +1,388 @@
+"""latentiqa enhance: raise a quality model's score of pictures, in the latents of diffusion.
+
+Usage: latentiqa enhance PICTURE_OR_FOLDER ... [group=choice ...] [key=value ...]
+
+The ascent is of lambda Q(x) - D(x, input): Q is the prior's score, mapped to 0 to 100, D the
+fidelity. Results go to output=FOLDER at the inputs' size, with EXIF data and colour profile.
+
+  latentiqa enhance photos/                                       the scorer inside the package
+  latentiqa enhance photos/ prior=run prior.run=runs/mine-... judges=[default]
+  latentiqa enhance photos/ prior=callable prior.function=my_models:sharpness reference=good/
+  latentiqa enhance photos/ space=pixels judges=[runs/nss-...]    the control: pixels
+  latentiqa enhance photos/ input_reference=upscaled/             after another enhancer
+
+space= edict, ddim, fixed_point, latents or pixels; prior= default, run, psi or callable;
+fidelity= nlpd, mse, lpips, dists or mix; ascent= momentum or adam.
+
+Judges rate and do not guide: where the prior rises and every one of them falls, it is said. With
+input_reference= the ascent begins at the other enhancer's picture, which fidelity holds to; what is
+compared before and after is the input.
+
+Writes pictures/, before_after/, way/ (a strip or a GIF), trajectories/ (CSV) and results.json,
+whose path is printed last. Pictures that are done are skipped when the same command is given
+again. Pictures that cannot be enhanced are listed, and the exit status is then 1.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, ListConfig
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from latentiqa.commands.launch import Done, build
+from latentiqa.commands.parts import device_of, listed, notes_of, plain, quieten
+from latentiqa.commands.progress import track
+from latentiqa.commands.trace import spread
+from latentiqa.data.folders import find_pictures
+from latentiqa.data.manifest import Record
+from latentiqa.errors import ConfigError, DataError, LatentiqaError, check_integer
+from latentiqa.hashing import file_digest
+from latentiqa.runs import environment, peak_memory_mb, read_json, signature, write_csv, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from latentiqa.backbones.source import BackboneSource
+    from latentiqa.data.images import BadImage
+    from latentiqa.enhance.ascent import Ascent
+    from latentiqa.enhance.enhancer import Enhanced, Enhancer
+    from latentiqa.enhance.fidelity import Term
+    from latentiqa.enhance.prior import Logistic, Prior, Quality
+    from latentiqa.enhance.space import Space
+    from latentiqa.enhance.tiles import Tiling
+
+log = logging.getLogger(__name__)
+
+POSITIONAL = "input"
+
+WAYS = ("strip", "gif", "none")
+
+SHOWN = 256, 8
+"""Longest side of a picture of the way, and how many at most."""
+
+FLAT = 1.0
+"""A mapped score below has hardly any gradient: the logistic rises 25 times less than at 50."""
+
+UNSIGNED = ("input", "output", "input_reference", "reference", "data")
+"""Keys that do not change a picture's result; what is in the files is signed by content."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the config says, checked before anything heavy is loaded."""
+
+    source: BackboneSource
+    space: Space
+    prior: Prior
+    terms: dict[str, Term]
+    ascent: Ascent
+    tiling: Tiling
+    judges: dict[str, Prior]
+    device: torch.device
+    folder: Path
+    pictures: dict[Path, Path]
+
+
+def plan_run(config: DictConfig) -> Plan:
+    """Check the config and find the pictures.
+
+    Raises:
+        LatentiqaError: a value is outside its range, or there is no picture.
+    """
+    from latentiqa.enhance.prior import named
+    from latentiqa.enhance.tiles import Tiling
+
+    check_integer("way.every", config.way.every, 1)
+    check_integer("data.max_pixels", config.data.max_pixels, 1)
+    if config.way.kind not in WAYS:
+        raise ConfigError(f"way.kind={config.way.kind!r}: expected one of {', '.join(WAYS)}.")
+    if not isinstance(config.judges, ListConfig):
+        raise ConfigError(f"judges={config.judges}: expected a list, for example [default].")
+    other = config.input_reference
+    if other is not None and not Path(other).is_dir():
+        raise ConfigError(f"input_reference={other}: expected a folder.")
+    judges = {judge.title: judge for judge in map(named, map(str, config.judges))}
+    if len(judges) < len(config.judges):
+        raise ConfigError(f"judges={list(config.judges)}: two of them have the same name.")
+    given = list(config.input) if isinstance(config.input, ListConfig) else [config.input]
+    # Callables are the user's: they lie where the command is typed.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    terms = build(config.fidelity)
+    if not terms:
+        raise ConfigError("fidelity: expected one or more terms; choose one of conf/fidelity/.")
+    return Plan(
+        build(config.backbone),
+        build(config.space),
+        build(config.prior),
+        terms,
+        build(config.ascent),
+        Tiling(config.tiles.side, config.tiles.overlap),
+        judges,
+        device_of(config),
+        Path(config.output),
+        named_results(given, Path(config.output)),
+    )
+
+
+def named_results(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
+    """Each picture and the path of its result below ``pictures/``, a PNG.
+
+    A second picture that differs in its suffix alone keeps that suffix before the new one.
+
+    Raises:
+        ConfigError: the results would lie among the inputs, or two have one name.
+    """
+    results: dict[Path, Path] = {}
+    for given in map(Path, inputs):
+        if given.is_dir() and output.resolve().is_relative_to(given.resolve()):
+            raise ConfigError(f"output={output}: it lies inside of {given}; expected another one.")
+        for path in find_pictures([given]):
+            relative = path.relative_to(given) if given.is_dir() else Path(path.name)
+            result = relative.with_suffix(".png")
+            if result in results.values():
+                result = relative.with_name(f"{relative.name}.png")
+            if path not in results and result in results.values():
+                raise ConfigError(f"{path}: another input is called {relative}, too; rename one.")
+            results.setdefault(path, result)
+    return results
+
+
+def run(config: DictConfig) -> Done:
+    """Enhance pictures; see the module's docstring."""
+    started = time.monotonic()
+    plan = plan_run(config)
+
+    from latentiqa.data.images import BadImage, inspect_images
+
+    records = [Record(str(path), path, mos=0.0) for path in plan.pictures]
+    with track("reading pictures", len(records)) as advance:
+        keys, bad = inspect_images(records, advance=advance, max_pixels=config.data.max_pixels)
+    quieten()
+    enhancer = load(config, plan)
+    log.info("prior %s: Q = 50 at %.4g, spread %.4g (%s)", *told(plan.prior, enhancer.scale))
+    rows: list[dict[str, Any]] = []
+    with track("enhancing", len(keys)) as advance:
+        for record in (record for record in records if record.name in keys):
+            try:
+                rows.append(enhance_one(config, plan, enhancer, record.path))
+            except LatentiqaError as error:
+                bad.append(BadImage(record.path, str(error).removeprefix(f"{record.path}: ")))
+            advance()
+    show(rows, list(plan.judges))
+    path = plan.folder / "results.json"
+    seconds = round(time.monotonic() - started, 2)
+    write_json(path, results_of(config, plan, enhancer, rows, bad) | {"seconds": seconds})
+    if bad:
+        log.error("%d of %d pictures failed:\n%s", len(bad), len(records), listed(bad))
+    print(path)
+    return Done(status=1 if bad else 0)
+
+
+def told(prior: Prior, scale: Logistic) -> tuple[str, float, float, str]:
+    """The prior and its scale, for the log."""
+    return prior.title, scale.centre, scale.spread, scale.source
+
+
+def load(config: DictConfig, plan: Plan) -> Enhancer:
+    """Load all models, and fit the prior's scale where it is not given."""
+    from latentiqa.enhance.enhancer import Enhancer
+
+    quality = plan.prior.load(plan.device)
+    return Enhancer(
+        backbone=plan.source.load(plan.device),
+        space=plan.space,
+        ascent=plan.ascent,
+        quality=quality,
+        scale=scale_of(config, plan, quality),
+        weight=plan.prior.weight,
+        terms=plan.terms,
+        judges={
+            name: judge.load(plan.device, differentiable=False)
+            for name, judge in plan.judges.items()
+        },
+        tiling=plan.tiling,
+        keep_every=None if config.way.kind == "none" else config.way.every,
+    )
+
+
+def scale_of(config: DictConfig, plan: Plan, quality: Quality) -> Logistic:
+    """The scale fitted on ``reference``, else the prior's own.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    from latentiqa.enhance.prior import fit_scale
+
+    if config.reference is not None:
+        paths = find_pictures([config.reference])
+        most, source = config.data.max_pixels, f"{len(paths)} pictures of {config.reference}"
+        return fit_scale(quality, paths, plan.device, most, source)
+    if (scale := plan.prior.scale()) is None:
+        raise ConfigError(
+            f"prior {plan.prior.title} has no scale: give reference=FOLDER of pictures to fit it "
+            "on, or both prior.centre and prior.spread."
+        )
+    return scale
+
+
+def enhance_one(config: DictConfig, plan: Plan, enhancer: Enhancer, path: Path) -> dict[str, Any]:
+    """Enhance a picture and write its files, or read what was written before.
+
+    Returns:
+        Its row of results.json.
+
+    Raises:
+        DataError: there is no reference of its name and size.
+    """
+    name = plan.pictures[path]
+    other = reference_of(config, path, name)
+    sign = sign_of(config, enhancer, path, other)
+    done = plan.folder / "rows" / name.with_suffix(".json")
+    if done.is_file() and not config.force and (row := read_json(done))["signature"] == sign:
+        return row
+
+    from latentiqa.data.images import read_image
+
+    image = read_image(path, config.data.max_pixels)
+    reference = None if other is None else read_image(other, config.data.max_pixels)
+    if reference is not None and reference.shape != image.shape:
+        sizes = [f"{x.shape[-1]} x {x.shape[-2]}" for x in (image, reference)]
+        raise DataError(f"{path}: {sizes[0]} pixels, but {other} has {sizes[1]}; resize one.")
+    started = time.monotonic()
+    found = enhancer(image, reference)
+    write_files(config, plan.folder, name, path, image, found)
+    row = {
+        "name": str(path),
+        "result": str(Path("pictures", name)),
+        "before": found.before,
+        "after": found.after,
+        "distance": found.distance,
+        "adversarial": found.is_adversarial,
+        "ended": found.ended,
+        "seconds": round(time.monotonic() - started, 2),
+        "signature": sign,
+    }
+    write_json(done, row)  # the last file: without it the picture is not done
+    return row
+
+
+def reference_of(config: DictConfig, path: Path, name: Path) -> Path | None:
+    """The other enhancer's picture: of the input's name, with any suffix.
+
+    Raises:
+        DataError: there is none.
+    """
+    if config.input_reference is None:
+        return None
+    folder = Path(config.input_reference)
+    same = folder / name.parent / path.name
+    found = same if same.is_file() else folder / name
+    if not found.is_file():
+        raise DataError(f"{path}: neither {same.name} nor {name.name} in {folder / name.parent}.")
+    return found
+
+
+def sign_of(config: DictConfig, enhancer: Enhancer, path: Path, other: Path | None) -> str:
+    """Hash of all that determines a picture's result."""
+    values = {key: value for key, value in plain(config).items() if key not in UNSIGNED}
+    scale = enhancer.scale
+    return signature(
+        values | {"scale": [scale.centre, scale.spread]},
+        backbone=enhancer.backbone.identity,
+        picture=file_digest(path),
+        reference="" if other is None else file_digest(other),
+    )
+
+
+def write_files(
+    config: DictConfig, folder: Path, name: Path, path: Path, image: Any, found: Enhanced
+) -> None:
+    """All files of one picture but its row."""
+    from latentiqa.enhance.photo import (
+        metadata,
+        reduced,
+        save_gif,
+        save_png,
+        side_by_side,
+        to_pillow,
+    )
+
+    before, after = to_pillow(image), to_pillow(found.picture)
+    save_png(folder / "pictures" / name, after, **metadata(path))
+    save_png(folder / "before_after" / name, side_by_side([before, after]))
+    write_csv(folder / "trajectories" / name.with_suffix(".csv"), found.rows, list(found.rows[0]))
+    side, most = SHOWN
+    frames = [reduced(to_pillow(frame), side) for frame in found.frames.values()]
+    match config.way.kind:
+        case "strip":
+            save_png(folder / "way" / name, side_by_side(spread(frames, most)))
+        case "gif":
+            save_gif(folder / "way" / name.with_suffix(".gif"), frames)
+
+
+def results_of(
+    config: DictConfig,
+    plan: Plan,
+    enhancer: Enhancer,
+    rows: Sequence[Mapping[str, Any]],
+    bad: Sequence[BadImage],
+) -> dict[str, Any]:
+    """What stands in results.json."""
+    scale = enhancer.scale
+    rises = sum(row["after"]["prior"] > row["before"]["prior"] for row in rows)
+    return {
+        "kind": "enhance",
+        "name": config.name,
+        "prior": plan.prior.title,
+        "scale": {"centre": scale.centre, "spread": scale.spread, "source": scale.source},
+        "judges": list(plan.judges),
+        "backbone": enhancer.backbone.identity,
+        "n": {
+            "pictures": len(rows),
+            "prior_rises": rises,
+            "adversarial": sum(row["adversarial"] for row in rows),
+            "failed": len(bad),
+        },
+        "pictures": list(rows),
+        "failed": [{"name": str(image.path), "reason": image.reason} for image in bad],
+        "peak_memory_mb": peak_memory_mb(),
+        **environment(),
+        "notes": notes_of(plan.source.note),
+        "config": plain(config),
+    }
+
+
+def show(rows: Sequence[Mapping[str, Any]], judges: Sequence[str]) -> None:
+    """What all models say before and after, a line a picture, and what is suspicious."""
+    console = Console(stderr=True, highlight=False)
+    table = Table("picture", "Q", *judges, "ended")
+    for row in rows:
+        before, after = row["before"], row["after"]
+        cells = [f"{before['mapped']:.1f} → {after['mapped']:.1f}"]
+        cells += [f"{before[judge]:.4g} → {after[judge]:.4g}" for judge in judges]
+        ended = ", ".join(dict.fromkeys(row["ended"]))
+        table.add_row(Text(row["name"]), *cells, ended)
+    console.print(table)
+    if suspicious := [row["name"] for row in rows if row["adversarial"]]:
+        log.warning(
+            "adversarial: of %d of %d pictures the prior's score rises and every judge's falls; "
+            "what rose is not their quality:\n  %s",
+            *(len(suspicious), len(rows), "\n  ".join(suspicious)),
+        )
+    if flat := [row["name"] for row in rows if row["before"]["mapped"] < FLAT]:
+        log.warning(
+            "of %d of %d pictures Q begins near 0, where its scale is flat and the prior leads "
+            "nowhere; fit it on pictures like these (reference=FOLDER), or set prior.centre and "
+            "prior.spread:\n  %s",
+            *(len(flat), len(rows), "\n  ".join(flat)),
+        )

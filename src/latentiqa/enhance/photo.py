@@ -1,0 +1,78 @@
+"""Enhanced pictures as files: what came with the photo goes with the result."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import ExifTags, Image
+from torch import Tensor
+
+from latentiqa.data.distortions import to_bytes
+from latentiqa.files import write_atomic
+
+
+def to_pillow(image: Tensor) -> Image.Image:
+    """A picture ``(3, H, W)``, clipped to [0, 1], in 8 bits."""
+    return Image.fromarray(to_bytes(image.detach().float().cpu().permute(1, 2, 0).numpy()))
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    """What of a file `save_png` keeps: EXIF, ICC profile and resolution.
+
+    The orientation is taken out of the EXIF data, as pictures are read upright. A profile of
+    another colour space than RGB does not fit what was read.
+    """
+    kept: dict[str, Any] = {}
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif.pop(ExifTags.Base.Orientation, None)
+        # Its thumbnail is not copied: it shows the picture as it was.
+        if data := exif.tobytes() if len(exif) else b"":
+            kept["exif"] = data
+        profile = image.info.get("icc_profile")
+        if profile and profile[16:20] == b"RGB ":
+            kept["icc_profile"] = profile
+        if "dpi" in image.info:
+            kept["dpi"] = tuple(float(value) for value in image.info["dpi"])
+    return kept
+
+
+def save_png(path: Path, image: Image.Image, **kept: Any) -> None:
+    """Write a PNG atomically, with what `metadata` kept."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", **kept)
+    write_atomic(path, buffer.getvalue())
+
+
+def side_by_side(images: Sequence[Image.Image], gap: int = 4) -> Image.Image:
+    """Pictures of one size in a row, white between them."""
+    width, height = images[0].size
+    row = Image.new("RGB", (len(images) * (width + gap) - gap, height), "white")
+    for i, image in enumerate(images):
+        row.paste(image, (i * (width + gap), 0))
+    return row
+
+
+def reduced(image: Image.Image, side: int) -> Image.Image:
+    """A picture whose longer side is at most so many pixels."""
+    small = image.copy()
+    small.thumbnail((side, side))
+    return small
+
+
+def save_gif(path: Path, images: Sequence[Image.Image], milliseconds: int = 200) -> None:
+    """Write pictures one after the other as an endless GIF, atomically; the last one stays."""
+    buffer = io.BytesIO()
+    durations = [milliseconds] * (len(images) - 1) + [5 * milliseconds]
+    first, *rest = images
+    first.save(buffer, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0)
+    write_atomic(path, buffer.getvalue())
+
+
+def as_saved(image: Tensor) -> Tensor:
+    """The picture that a reader of the file gets, rounded to 8 bits."""
+    return (image.detach().clamp(0, 1) * 255).round().div(255).to(torch.float32)

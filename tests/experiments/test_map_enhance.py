@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from miniatures import write_image
+from PIL import Image
+from scripts import script
+
+ROUND_TRIP = script("map_enhance", "round_trip")
+DEGRADED = script("map_enhance", "degraded")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for i in range(3):
+        write_image(tmp_path / "photos" / f"{i}.png", i, (80, 70))
+    return tmp_path / "photos"
+
+
+def test_round_trips_and_memory_are_measured(photos, tmp_path, micro_folder, monkeypatch):
+    monkeypatch.setattr(ROUND_TRIP, "MEMORY", {"EDICT, inverse": ROUND_TRIP.EDICT})
+    options = ["--pictures", str(photos), "--count", "1", "--size", "64", "--steps", "2"]
+    ROUND_TRIP.main([str(tmp_path / "out"), *options, "--backbone", str(micro_folder)])
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    errors = {row["chain"]: row["rms"] for row in found["round_trip"]}
+    assert errors["EDICT"] < 1e-6 < errors["DDIM, 5 iterations"] < errors["DDIM"]
+    (memory,) = found["memory"]
+    assert 50 < memory["peak_memory_mb"] < 10_000
+    assert (tmp_path / "out" / "table.md").read_text().count("| EDICT") == 2
+
+
+def test_degraded_photos_are_enhanced_and_measured(photos, tmp_path, micro_folder, monkeypatch):
+    latents = [*DEGRADED.SPACES["latents"], "space.chain.steps=1"]
+    monkeypatch.setattr(DEGRADED, "SPACES", {"latents": latents, "pixels": ["space=pixels"]})
+    keys = ["backbone=folder", f"backbone.source={micro_folder}", "backbone.resolution=64"]
+    keys += ["prior=callable", "prior.function=quality_models:brightness", "prior.centre=0.5"]
+    keys += ["prior.spread=0.1", "ascent.iterations=1", "tiles.side=64", "tiles.overlap=0"]
+    keys += ["way.kind=none", "ascent.rule.gain=1e6", "fidelity=mse"]
+    out = tmp_path / "out"
+    DEGRADED.main([str(out), "--pictures", str(photos), "--count", "2", "--size", "64", *keys])
+    rows = json.loads((out / "results.json").read_text())["pictures"]
+    assert len(rows) == 2 * 2 * 4
+    assert {row["kind"] for row in rows} == set(DEGRADED.KINDS)
+    for row in rows:
+        # They begin at the same pictures, whatever the ascent.
+        same = [r for r in rows if r["picture"] == row["picture"]]
+        assert same[0]["before"] == same[1]["before"]
+        if row["ascent"] == "pixels":
+            assert row["after"]["Q"] > row["before"]["Q"]
+        assert row["after"].keys() == {"PSNR", "LPIPS", "judge", "Q"}
+    lines = (out / "table.md").read_text().splitlines()
+    assert len(lines) == 2 + 2 * 5
+    assert "| pixels | all | 8 of 8 |" in lines[-1]
+    with Image.open(out / "contact_sheet.png") as sheet:
+        assert sheet.size == (4 * 68 - 4, 4 * 68 - 4)
