@@ -89,14 +89,18 @@ def recipe(name: str) -> str:
 
 
 def recipes(verb: str) -> list[str]:
-    """Names of all recipes of `latentiqa train`, `pretrain` or `enhance`."""
+    """Names of all recipes of a verb: train, pretrain, distill or enhance."""
     names = {path.stem for path in config_folder("experiments").glob("*/experiment/*.yaml")}
     return sorted(name for name in names if verb_of(recipe(name)) == verb)
 
 
 def verb_of(text: str) -> str:
     """The verb that a recipe is for, by a group that no other verb has."""
-    marks = {"pretrain": "override /stage", "enhance": "override /space"}
+    marks = {
+        "pretrain": "override /stage",
+        "distill": "override /student",
+        "enhance": "override /space",
+    }
     return next((verb for verb, mark in marks.items() if mark in text), "train")
 
 

@@ -44,6 +44,8 @@ NOT_IN_SIGNATURE = (
     "minutes",
     "stage.autoencoder_folder",  # the weights' content stands for it
     "stage.start",
+    "teacher",  # its weights' hash stands for it, as the next one's fingerprint does
+    "unlabelled",
 )
 """Config keys that do not change the numbers."""
 

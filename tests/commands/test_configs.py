@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from command_line import type_in
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,10 +25,20 @@ from latentiqa.enhance.ascent import Adam, Ascent, ClippedMomentum
 from latentiqa.enhance.edict import EDICT
 from latentiqa.enhance.inversion import DDIM
 from latentiqa.enhance.space import Pixels
+from latentiqa.student.network import Design
+from latentiqa.student.trunks import LiteTrunk
 
 CONF = config_folder("conf")
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
-RECIPES = {name: verb for verb in ("train", "pretrain", "enhance") for name in recipes(verb)}
+RECIPES = {
+    name: verb for verb in ("train", "pretrain", "distill", "enhance") for name in recipes(verb)
+}
+OTHER_VERBS = {
+    **dict.fromkeys(("stage", "alignment"), "pretrain"),
+    **dict.fromkeys(("student", "augment"), "distill"),
+    **dict.fromkeys(("space", "prior", "fidelity", "ascent"), "enhance"),
+}
+"""Of the groups that `train` does not have."""
 SWEEPS = sorted(path.stem for path in config_folder("sweeps").glob("sweep/*.yaml"))
 
 
@@ -56,6 +67,10 @@ def filled_in(tmp_path, micro_folder, weights_of) -> Callable[[str, str], list[s
                 write_image(tmp_path / choice / "a.png")
                 own = [f"dataset.root={tmp_path / choice}", f"dataset.output={tmp_path / 'made'}"]
                 return [*own, "dataset.types=[1,jpeg]"]
+            case "dataset", "folder":
+                for name in ("a.png", "b.png"):
+                    write_image(tmp_path / choice / name)
+                return [f"dataset.root={tmp_path / choice}"]
             case "dataset", _:
                 return [f"dataset.root={WRITERS[choice](tmp_path / choice)}"]
             case "perceptual" | "features", "clip" | "dinov2":
@@ -105,8 +120,7 @@ def test_every_group_of_the_issue_is_there():
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_builds(group, choice, filled_in, tmp_path):
-    verb = "pretrain" if group in ("stage", "alignment") else "train"
-    verb = "enhance" if group in ("space", "prior", "fidelity", "ascent") else verb
+    verb = OTHER_VERBS.get(group, "train")
     added = filled_in(group, choice)
     if group == "alignment":  # a part of a stage
         added, group = ["stage=diffusion"], "alignment@stage.alignment"
@@ -130,6 +144,25 @@ def check_stage(config: Any, _choice: str, folder: Any) -> None:
     stage = build(config.stage, seed=0, grids=str(folder))
     # Small enough for the package, in half precision.
     assert 2 * sum(stage.parameter_counts().values()) < 40e6
+
+
+def check_student(config: Any, choice: str, _folder: Any) -> None:
+    design = build(config.student)
+    assert (design.score == "map") == (choice == "efficientnet_b7")
+    if choice == "lite0":
+        # What the config spells out is what the classes take by themselves.
+        assert design == Design(LiteTrunk())
+    else:
+        assert choice.partition("_")[0] in design.trunk.weights
+
+
+def check_augment(config: Any, choice: str, _folder: Any) -> None:
+    augment = build(config.augment)
+    image = torch.rand(3, 600, 530)
+    if choice == "none":
+        assert torch.equal(augment(image, "a.png")[0], image)
+    else:
+        assert augment(image, "a.png").shape == (4, 3, 512, 512)
 
 
 def check_alignment(config: Any, choice: str, _folder: Any) -> None:
@@ -288,6 +321,7 @@ def test_every_experiment_states_its_method(name, verb):
     stated = dict(re.findall(r"^  - override /(\w+): (\w+)$", recipe(name), flags=re.MULTILINE))
     method = "method backbone timesteps layers perceptual guidance features views head dataset"
     groups = {"train": method.split(), "pretrain": ["stage", "dataset"]}
+    groups["distill"] = ["student", "augment", "views", "dataset"]
     groups["enhance"] = ["backbone", "space", "prior", "fidelity", "ascent"]
     assert {group: choices[group] for group in groups[verb]} == stated
 
@@ -348,12 +382,11 @@ def test_typos_are_told_in_a_line(typo, told, nothing_loaded):
     assert outcome.err.count("\n") == 1
 
 
-NULLS = {group: "train" for group, _ in CHOICES} | {"experiment": "train", "sweep": "train"}
+NULLS = {group: OTHER_VERBS.get(group, "train") for group, _ in CHOICES}
+NULLS |= {"experiment": "train", "sweep": "train"}
 
 
-@pytest.mark.parametrize(
-    ("group", "verb"), (NULLS | {"stage": "pretrain", "alignment": "pretrain"}).items()
-)
+@pytest.mark.parametrize(("group", "verb"), NULLS.items())
 def test_a_group_that_is_null_is_told_its_choices(group, verb, nothing_loaded):
     choices = [name for g, name in CHOICES if g == group] or [RECIPES, SWEEPS][group == "sweep"]
     outcome = type_in(verb, f"{group}=null")

@@ -7,7 +7,9 @@ from importlib import import_module
 
 VERBS = {
     "train": "extract what is missing, fit a head, evaluate once on the test part",
+    "distill": "a small fast network learns to score from a trained run",
     "evaluate": "a trained run on another dataset",
+    "export": "a distilled student as ONNX or torch.export, for use elsewhere",
     "score": "scores for pictures and folders",
     "extract": "hyperfeatures of a whole dataset into the store",
     "cost": "what a score of a trained run costs: parameters, operations, time, memory",

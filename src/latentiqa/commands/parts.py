@@ -55,8 +55,12 @@ UNREAD = {
     "psi": ("backbone", *LGDM_KEYS),
     "dpiqa": UNREAD_BY_RATERS,
     "genziqa": UNREAD_BY_RATERS,
+    "student": (),
 }
 """Keys that a method does not read; its runs neither depend on them nor record them."""
+
+METHODS = tuple(name for name in UNREAD if name != "student")
+"""What `latentiqa train` runs."""
 
 
 def plain(config: DictConfig, split: Split | None = None) -> dict[str, Any]:
@@ -153,6 +157,8 @@ def check_method(config: DictConfig) -> Method:
     Raises:
         ConfigError: a value is outside its range.
     """
+    if OmegaConf.select(config, "method.name") == "student":
+        return _check_student(config)
     psis, backbone = _check_psis(config), None
     lgdm: dict[str, Any] = {}
     rater = None
@@ -180,7 +186,7 @@ def check_method(config: DictConfig) -> Method:
             own = (build(config.method[key]) for key in (RATERS[name], "training"))
             rater = RaterPlan(name, *own)
         case _:
-            raise ConfigError(f"method.name={name!r}: expected {', '.join(UNREAD)}.")
+            raise ConfigError(f"method.name={name!r}: expected {', '.join(METHODS)}.")
     pooling = {} if rater else _check_pooling(config, [*([name] if backbone else []), *psis])
     if OmegaConf.select(config, "views") is None:
         raise ConfigError(
@@ -188,6 +194,17 @@ def check_method(config: DictConfig) -> Method:
             "any has to be trained again."
         )
     return Method(backbone, lgdm, rater, psis, pooling, build(config.views))
+
+
+def _check_student(config: DictConfig) -> Method:
+    views = _chosen(config, "views")
+    if views.number != 1:
+        raise ConfigError(
+            f"views with {views.number} views of a picture: expected one, as of views=square; what "
+            "a student is shown in training, augment says."
+        )
+    rater = RaterPlan("student", build(config.student), build(config.training))
+    return Method(None, {}, rater, {}, {}, views)
 
 
 def _chosen(config: DictConfig, key: str) -> Any:
@@ -269,12 +286,7 @@ def load_extractors(
             raise ConfigError(
                 f"method={plan.method} is trained before it is run: use latentiqa train."
             )
-        from latentiqa.training.saving import load_state
-
-        state, weights = load_state(plan.folder(folder))
-        rater = make_rater(method, config.seed, state)
-        rater.load_trained(state)
-        return [Rated(plan.method, rater, weights)]
+        return [Rated(plan.method, *load_rater(method, plan.folder(folder), config.seed))]
     extractors: list[FeatureExtractor] = []
     if method.backbone and method.lgdm:
         lgdm = LGDM(
@@ -312,6 +324,34 @@ def make_rater(method: Method, seed: int, state: Mapping[str, Tensor] | None = N
     from latentiqa.genziqa.rater import PromptRater
 
     return PromptRater(backbone, design, seed=seed)
+
+
+def load_rater(method: Method, folder: Path, seed: int) -> tuple[Rater, str]:
+    """Make a rater again of what `latentiqa.training.saving.save_rater` wrote.
+
+    Args:
+        method: from `check_method`.
+        folder: where it is.
+        seed: of its training.
+
+    Returns:
+        The rater, and the name of its weights.
+
+    Raises:
+        DataError: it is missing or damaged.
+        ConfigError: it is of another design, or of another backbone.
+    """
+    assert method.rater is not None
+    if method.rater.method == "student":
+        from latentiqa.student.saving import load_student
+
+        return load_student(folder, method.rater.design, seed)
+    from latentiqa.training.saving import load_state
+
+    state, weights = load_state(folder)
+    rater = make_rater(method, seed, state)
+    rater.load_trained(state)
+    return rater, weights
 
 
 def feature_names(extractors: Sequence[FeatureExtractor]) -> list[str]:
@@ -487,7 +527,7 @@ def split_of(config: DictConfig, manifest: Manifest) -> Split:
         return split
     if limit < 3:
         raise ConfigError(f"limit={limit}: expected at least 3 pictures a part.")
-    return replace(split, **{part: _thinned(getattr(split, part), limit) for part in PARTS})
+    return replace(split, **{part: thinned(getattr(split, part), limit) for part in PARTS})
 
 
 def _is_path(split: object) -> bool:
@@ -495,7 +535,7 @@ def _is_path(split: object) -> bool:
     return isinstance(split, str) and split != "official"
 
 
-def _thinned(names: Sequence[str], limit: int) -> tuple[str, ...]:
+def thinned(names: Sequence[str], limit: int) -> tuple[str, ...]:
     """At most ``limit`` names, drawn by a fixed seed: neighbours are often copies of a content."""
     return tuple(sorted(random.Random(0).sample(names, min(limit, len(names)))))
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from latentiqa.commands.parts import is_other_rank, make_rater
+from latentiqa.commands.fitting import finished_before, fitting_of
+from latentiqa.commands.parts import make_rater
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from latentiqa.commands.parts import Method
     from latentiqa.data.datamodule import RatedModule
     from latentiqa.data.manifest import Manifest
-
-log = logging.getLogger(__name__)
 
 
 def train_rater(
@@ -57,83 +53,18 @@ def train_rater(
         ConfigError: the batch cannot be dealt out, or the backbone is not one to train.
         DataError: training diverged.
     """
-    from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-
-    from latentiqa.training.go_on import GoOn
     from latentiqa.training.module import RaterTraining
-    from latentiqa.training.saving import read_report, save_rater
 
-    assert method.rater is not None
-    recipe = method.rater.training
-    finished, checkpoints = method.rater.folder(folder), folder / "checkpoints"
-    if config.force and not is_other_rank():
-        for old in (finished, checkpoints):
-            shutil.rmtree(old, ignore_errors=True)
-    if report := read_report(finished):
+    plan = method.rater
+    assert plan is not None
+    if report := finished_before(config, plan, folder):
         return report
 
-    an_epoch = 1 if config.fast_dev_run else recipe.steps_an_epoch(len(parts["train"]))
-    epochs = 1 if config.fast_dev_run else recipe.epochs
-    watched: dict[str, Any] = {"monitor": "val/srcc", "mode": "max"}
-    best = ModelCheckpoint(
-        checkpoints, "best", save_weights_only=True, enable_version_counter=False, **watched
-    )
-    last = checkpoints / "last.ckpt"
-    trainer = make_trainer(
-        [
-            # Scores may be constant at first: SRCC is then undefined.
-            EarlyStopping(patience=recipe.patience, check_finite=False, **watched),
-            best,
-            GoOn(last, recipe.checkpoint_every, an_epoch),
-        ],
-        logger=logger or False,
-        enable_checkpointing=True,
-        max_steps=epochs * an_epoch,
-        max_epochs=-1,
-        precision=recipe.precision,
-        gradient_clip_val=recipe.clip,
-        accumulate_grad_batches=recipe.passes,
-        val_check_interval=an_epoch * recipe.passes,
-        check_val_every_n_epoch=None,
-        log_every_n_steps=1,
-        num_sanity_val_steps=0,
-        # The data module deals the pictures out itself.
-        use_distributed_sampler=False,
-    )
-    in_a_pass = recipe.pictures_a_pass(trainer.world_size)
+    fitting = fitting_of(config, plan, len(parts["train"]), folder, make_trainer, logger)
+    in_a_pass = plan.training.pictures_a_pass(fitting.trainer.world_size)
     pictures = _pictures(config, method, manifest, parts, keys, in_a_pass)
     rater = make_rater(method, config.seed)
-    counts = rater.parameter_counts()
-    log.info(
-        "%s: %s M parameters are trained; at most %d epochs of %d steps",
-        finished.name,
-        " + ".join(f"{part} {count / 1e6:.3g}" for part, count in counts.items()),
-        epochs,
-        an_epoch,
-    )
-    training = RaterTraining(rater, recipe, an_epoch)
-    resume = str(last) if last.exists() else None
-    if resume:
-        log.info("going on from %s", resume)
-    trainer.fit(training, pictures, ckpt_path=resume)
-
-    import torch
-
-    chosen = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    state = {k.removeprefix("rater."): v for k, v in chosen["state_dict"].items()}
-    rater.load_trained(state)
-    report = {
-        "steps": trainer.global_step,
-        "best_step": chosen["global_step"],
-        "epochs": math.ceil(trainer.global_step / an_epoch),
-        "best_epoch": math.ceil(chosen["global_step"] / an_epoch),
-        "parameters": counts,
-    }
-    if trainer.is_global_zero:
-        save_rater(rater, finished, report)
-        shutil.rmtree(checkpoints)
-    trainer.strategy.barrier()
-    return report
+    return fitting.fit(RaterTraining(rater, plan.training, fitting.an_epoch), pictures)
 
 
 def _pictures(

@@ -26,6 +26,7 @@ A choice's keys and values are in conf/<group>/<choice>.yaml.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TrainMethod = Callable[..., dict[str, Any]]
+"""Trains a method and leaves it in the run's folder; `train_rater` tells the arguments."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -81,10 +85,16 @@ class Plan:
     values: dict[str, Any]
     signature: str
     folder: Path
+    notes: tuple[str, ...] = ()
 
 
-def plan_run(config: DictConfig) -> Plan:
+def plan_run(config: DictConfig, notes: Sequence[str] = (), **content: str) -> Plan:
     """Check the config and read the dataset's lists.
+
+    Args:
+        config: of the run.
+        notes: that go wherever its numbers go, beside those of backbone and dataset.
+        **content: hashes of what else the config only points to.
 
     Raises:
         LatentiqaError: a value is outside its range, or the lists are not what they should be.
@@ -97,14 +107,25 @@ def plan_run(config: DictConfig) -> Plan:
     manifest = rated_dataset(config)
     split = split_of(config, manifest)
     values = plain(config, split)
-    sign = signature(values, dataset=manifest.fingerprint, split=split.hash)
+    sign = signature(values, dataset=manifest.fingerprint, split=split.hash, **content)
     folder = Path(config.paths.runs) / f"{config.name}-{sign}"
-    return Plan(method, head, manifest, split, values, sign, folder)
+    noted = notes_of(method.note, manifest.note, *notes)
+    return Plan(method, head, manifest, split, values, sign, folder, tuple(dict.fromkeys(noted)))
 
 
 def run(config: DictConfig) -> Done:
     """Train and evaluate one run; see the module's docstring."""
-    plan = plan_run(config)
+    return carry_out(config, plan_run(config), train_rater)
+
+
+def carry_out(config: DictConfig, plan: Plan, train: TrainMethod) -> Done:
+    """Train and evaluate a run that has been planned.
+
+    Args:
+        config: of the run.
+        plan: from `plan_run`.
+        train: trains the method before it is asked for features, for methods that are trained.
+    """
     results_path = plan.folder / "results.json"
     if results_path.exists() and not config.force:
         log.info("this run is finished (force=true runs it again)")
@@ -129,17 +150,19 @@ def run(config: DictConfig) -> Done:
     wanted = manifest.subset([*split.train, *split.val, *split.test])
     keys = inspect(wanted.records, config.data)
     parts = {p: [n for n in getattr(split, p) if n in keys] for p in ("train", "val", "test")}
-    _refuse_leaks(parts, keys)
+    refuse_leaks(parts, keys)
     _refuse_few(parts)
     clock.lap("inspect")
 
-    views, flips = plan.method.views, config.data.flips
+    views = plan.method.views
+    # A rater was shown them when it was trained; its head learns nothing.
+    flips = config.data.flips and plan.method.rater is None
     if plan.method.is_trained and not is_other_rank():
         set_logs_aside(plan.folder / "logs")
     with track_run(config, plan.folder, plan.values) as logger:
         training: dict[str, Any] = {}
         if plan.method.is_trained:
-            training = train_rater(
+            training = train(
                 config, plan.method, manifest, parts, keys, plan.folder, make_trainer, logger
             )
             clock.lap("train")
@@ -184,7 +207,7 @@ def run(config: DictConfig) -> Done:
             "split_hash": split.hash,
             **provenance(manifest, filled, views, clock),
             "zero_shot": plan.method.is_zero_shot,
-            "notes": notes_of(plan.method.note, manifest.note),
+            "notes": list(plan.notes),
             "fit": fit | training,
             "config": plan.values,
         }
@@ -206,8 +229,12 @@ def _refuse_few(parts: dict[str, list[str]]) -> None:
             )
 
 
-def _refuse_leaks(parts: dict[str, list[str]], keys: dict[str, str]) -> None:
-    """The same picture under two names must not be in two parts."""
+def refuse_leaks(parts: Mapping[str, Sequence[str]], keys: Mapping[str, str]) -> None:
+    """The same picture under two names must not be in two parts.
+
+    Raises:
+        DataError: one is.
+    """
     from latentiqa.data.images import content_of
 
     seen: dict[str, tuple[str, str]] = {}

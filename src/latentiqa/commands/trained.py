@@ -1,4 +1,4 @@
-"""A finished training run, read back from its folder."""
+"""A finished run of train or distill, read back from its folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from latentiqa.commands.parts import (
     rated_dataset,
 )
 from latentiqa.errors import ConfigError, DataError
+from latentiqa.hashing import digest, folder_digest
 from latentiqa.runs import read_json
+from latentiqa.training import RATERS
 
 EMBEDDED = Path(__file__).parents[1] / "scorer"
 """The finished run that the package carries: its results.json and head/."""
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What `latentiqa train` left in its folder.
+    """What `latentiqa train` or `latentiqa distill` left in its folder.
 
     Attributes:
         folder: the run's folder.
@@ -55,10 +57,15 @@ class FinishedRun:
         """What scores, such as ``LGDM on tiny + efficientnet, ridge``."""
         choices = self.results["config"]["choices"]
         backbone = choices.get("backbone")
-        titles = {"lgdm": "LGDM on", "latents": "latents of", "dpiqa": "DP-IQA on"}
-        titles["genziqa"] = "GenzIQA on"
+        titles = {
+            "lgdm": f"LGDM on {backbone}",
+            "latents": f"latents of {backbone}",
+            "dpiqa": f"DP-IQA on {backbone}",
+            "genziqa": f"GenzIQA on {backbone}",
+            "student": f"student {choices.get('student')}",
+        }
         names: list[str] = self.results["features"].split(" + ")
-        features = " + ".join(f"{titles[n]} {backbone}" if n in titles else n for n in names)
+        features = " + ".join(titles.get(name, name) for name in names)
         return f"{features}, {choices['head']}" if "head" in choices else features
 
     @property
@@ -68,6 +75,18 @@ class FinishedRun:
             return "no rated photos"
         n = self.results["n"]["train"] + self.results["n"]["val"]
         return f"{n:,} photos of {self.results['dataset']} ({self.results['split']} split)"
+
+    @property
+    def identity(self) -> str:
+        """Names the run and all that it computes with: what is taught by it depends on this."""
+        trained = [self.folder / part for part in ("head", *RATERS.values())]
+        return digest(
+            {
+                "signature": self.results["signature"],
+                "features": {name: s["key"] for name, s in self.results["stores"].items()},
+                "weights": {p.name: folder_digest(p) for p in trained if p.is_dir()},
+            }
+        )
 
     @property
     def srcc(self) -> float | None:

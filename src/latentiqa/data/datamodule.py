@@ -19,6 +19,9 @@ from latentiqa.errors import ConfigError, check_integer
 
 Sample = dict[str, Any]
 
+Complete = Callable[[dict[str, Any]], dict[str, Any]]
+"""What adds to a batch."""
+
 
 class PictureDataset(Dataset[list[Sample]]):
     """Pictures with their scores: an item is the list of one picture's views, a sample each.
@@ -169,6 +172,7 @@ class RatedModule(LightningDataModule):
         val_batch_size: views that are computed together in validation.
         num_workers: processes that read ahead; 0 reads in the main process.
         seed: of the order.
+        complete: gives a batch of training what else it needs, where it is read.
 
     Raises:
         ConfigError: a value is outside its range.
@@ -182,6 +186,7 @@ class RatedModule(LightningDataModule):
         val_batch_size: int,
         num_workers: int = 0,
         seed: int = 0,
+        complete: Complete | None = None,
     ) -> None:
         super().__init__()
         check_integer("batch_size", batch_size, 1)
@@ -193,6 +198,7 @@ class RatedModule(LightningDataModule):
         self.val_batch_size = val_batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.complete = complete
 
     def train_dataloader(self) -> DataLoader[list[Sample]]:
         """Pictures without end; of a resumed run, from the first one that it has not seen."""
@@ -204,7 +210,7 @@ class RatedModule(LightningDataModule):
         order = Shuffled(len(self.train), self.seed, seen + rank, ranks)
         # Views and their mirrored copies.
         most = self.batch_size * 2 * self.train.views.number
-        return self._loader(self.train, order, self.batch_size, most)
+        return self._loader(self.train, order, self.batch_size, most, self.complete)
 
     def val_dataloader(self) -> DataLoader[list[Sample]]:
         """Every picture; of several devices each has as many, for which some come twice."""
@@ -217,23 +223,31 @@ class RatedModule(LightningDataModule):
         return self._loader(self.val, positions, pictures, self.val_batch_size)
 
     def _loader(
-        self, pictures: PictureDataset, order: Sampler[int] | list[int], batch_size: int, most: int
+        self,
+        pictures: PictureDataset,
+        order: Sampler[int] | list[int],
+        batch_size: int,
+        most: int,
+        complete: Complete | None = None,
     ) -> DataLoader[list[Sample]]:
         return DataLoader(
             pictures,
             batch_size=batch_size,
             sampler=order,
             num_workers=self.num_workers,
-            collate_fn=partial(collate, most=most),
+            collate_fn=partial(collate, most=most, complete=complete),
         )
 
 
-def collate(pictures: Sequence[Sequence[Sample]], most: int) -> dict[str, Any]:
+def collate(
+    pictures: Sequence[Sequence[Sample]], most: int, complete: Complete | None = None
+) -> dict[str, Any]:
     """Stack the samples of pictures into a batch.
 
     Args:
         pictures: items of a `PictureDataset`, B samples in all.
         most: samples that are stacked.
+        complete: adds to the batch.
 
     Returns:
         ``image`` a list of (b, 3, h, w), B pictures in all: those of one shape are together;
@@ -242,10 +256,11 @@ def collate(pictures: Sequence[Sequence[Sample]], most: int) -> dict[str, Any]:
     """
     samples = [sample for views in pictures for sample in views]
     columns = {field: [sample[field] for sample in samples] for field in samples[0]}
-    return columns | {
+    batch = columns | {
         # In a worker straight into the memory that the main process reads; `stack` would copy.
         "image": [default_collate(batch) for batch in alike(columns["image"], most)],
         "mos": torch.tensor(columns["mos"], dtype=torch.float32),
         "target": torch.tensor(columns["target"], dtype=torch.float32),
         "index": torch.tensor(columns["index"], dtype=torch.int64),
     }
+    return batch if complete is None else complete(batch)

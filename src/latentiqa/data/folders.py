@@ -1,11 +1,12 @@
-"""Pictures among files and folders, without reading any."""
+"""Pictures among files and folders, without reading any; a folder as a dataset without scores."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from latentiqa.errors import DataError
+from latentiqa.data.manifest import UNRATED, Manifest, Record
+from latentiqa.errors import ConfigError, DataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
 
@@ -33,3 +34,18 @@ def find_pictures(inputs: Iterable[str | Path]) -> list[Path]:
             f"{', '.join(sorted(SUFFIXES))}."
         )
     return list(paths)
+
+
+def read_folder(root: str | Path) -> Manifest:
+    """All pictures below a folder as a dataset without scores, named by their paths in it.
+
+    Raises:
+        ConfigError: there is no such folder.
+        DataError: it holds no picture.
+    """
+    if not Path(root).is_dir():
+        raise ConfigError(f"dataset.root={root}: no such folder; expected one with pictures.")
+    records = [
+        Record(path.relative_to(root).as_posix(), path, UNRATED) for path in find_pictures([root])
+    ]
+    return Manifest("folder", tuple(records), None)

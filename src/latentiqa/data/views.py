@@ -276,6 +276,34 @@ class GridCrops(Crops):
         return [(y, x) for y in _spaced(below, rows) for x in _spaced(right, columns)]
 
 
+@dataclass(frozen=True)
+class InTurn(Views):
+    """Views of views: what is seen of each part that is cut out of a picture.
+
+    Attributes:
+        first: cuts out the parts, or augments.
+        then: sees each of them.
+
+    Example:
+        >>> views = InTurn(RandomCrops(64, crops=5), Square(32))
+        >>> views(torch.rand(3, 100, 150), "a.png").shape
+        torch.Size([5, 3, 32, 32])
+    """
+
+    first: Views
+    then: Views
+
+    @property
+    def number(self) -> int:
+        """Of the first times of the other."""
+        return self.first.number * self.then.number
+
+    def __call__(self, image: Tensor, name: str = "") -> Tensor:
+        """``(number, 3, h, w)``."""
+        parts = zip(self.first(image, name), self.first.names(name), strict=True)
+        return torch.cat([self.then(part, of) for part, of in parts])
+
+
 def _step(room: int, count: int) -> float:
     return room / (count - 1) if count > 1 else 2 * room
 

@@ -183,6 +183,16 @@ class Teacher(Rater):
         """See `Rater.forward`; names seed samples of latents."""
         return self.score(self.quality(image, names))
 
+    @property
+    def quality_shape(self) -> tuple[int, int, int]:
+        """See `Rater.quality_shape`."""
+        return self.design.narrowing[-1], self.design.side, self.design.side
+
+    def both(self, image: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """See `Rater.both`."""
+        quality = self.quality(image, names)
+        return self.score(quality), quality
+
     def quality(self, image: Tensor, names: Sequence[str]) -> Tensor:
         """F_quality ``(B, narrowing[-1], side, side)`` of pictures; see `forward`.
 

@@ -1,4 +1,4 @@
-"""The scores of a rater: of DP-IQA's teacher, or of GenzIQA's prompts."""
+"""The scores of a rater: of DP-IQA's teacher, of GenzIQA's prompts, or of a student."""
 
 from __future__ import annotations
 
@@ -43,15 +43,18 @@ class Rated(FeatureExtractor):
         return {f"{self.name}/score": 1}
 
     def recipe(self) -> dict[str, Any]:
-        """The backbone, the design and what was trained."""
-        return {
+        """The backbone, if there is one, the design and what was trained."""
+        rater = self.rater
+        recipe = {
             "method": self.name,
-            "backbone": self.rater.backbone.identity,
-            "dtype": str(self.rater.backbone.dtype).removeprefix("torch."),
-            "design": recipe_of(self.rater.design),
-            "seed": self.rater.seed,
+            "design": recipe_of(rater.design),
+            "seed": rater.seed,
             "weights": self.weights,
         }
+        if rater.backbone is None:
+            return recipe
+        dtype = str(rater.backbone.dtype).removeprefix("torch.")
+        return recipe | {"backbone": rater.backbone.identity, "dtype": dtype}
 
     def compute(self, image: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """The scores; names seed what is drawn for a picture."""

@@ -64,7 +64,7 @@ def channels_of(variant: str) -> dict[str, int]:
 
 
 class EfficientNetLite(nn.Module):
-    """The frozen network up to its head, always in eval mode.
+    """The network up to its head, frozen and always in eval mode unless it is to be trained.
 
     Strided convolutions pad the right and lower side by one pixel more than the left and upper
     one, as they do for the 224 x 224 of training, whatever the picture's size; an odd side is
@@ -72,6 +72,7 @@ class EfficientNetLite(nn.Module):
 
     Args:
         variant: one of `VARIANTS`.
+        frozen: False for weights that can be trained.
 
     Raises:
         ConfigError: the variant is not known.
@@ -82,19 +83,20 @@ class EfficientNetLite(nn.Module):
         {'stem': (2, 32, 32, 32), 'block.10': (2, 112, 4, 4)}
     """
 
-    def __init__(self, variant: str = "lite0") -> None:
+    def __init__(self, variant: str = "lite0", *, frozen: bool = True) -> None:
         super().__init__()
         self.variant = variant
+        self.frozen = frozen
         self.channels = channels_of(variant)
         self.net = EfficientNet.from_name(f"efficientnet-{variant}")
         path = _WEIGHTS[variant].get_model_file_path()
         self.net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        self.requires_grad_(False)
+        self.requires_grad_(not frozen)
         self.eval()
 
     def train(self, mode: bool = True) -> EfficientNetLite:
-        """Stay in eval mode: statistics of batch norm are part of the frozen weights."""
-        return super().train(False)
+        """Stay in eval mode if frozen: statistics of batch norm are part of the weights."""
+        return super().train(mode and not self.frozen)
 
     def forward(self, image: Tensor, blocks: Sequence[str]) -> dict[str, Tensor]:
         """Maps of the pictures; nothing is computed after the last of them.
@@ -109,7 +111,7 @@ class EfficientNetLite(nn.Module):
         Raises:
             ConfigError: no or unknown names, or a side is smaller than `SMALLEST`.
         """
-        wanted = _expand(blocks, self.variant)
+        wanted = expand_blocks(blocks, self.variant)
         height, width = image.shape[-2:]
         if min(height, width) < SMALLEST:
             raise ConfigError(
@@ -127,6 +129,10 @@ class EfficientNetLite(nn.Module):
             if len(maps) == len(wanted):
                 break
         return maps
+
+    def activate(self, head: Tensor) -> Tensor:
+        """The head's map after its norm and activation, in [0, 6]."""
+        return self.net._swish(self.net._bn1(head))
 
     def _stem(self, x: Tensor) -> Tensor:
         return self.net._swish(self.net._bn0(self.net._conv_stem(x)))  # ReLU6, despite its name
@@ -153,7 +159,7 @@ class EfficientNetFeatures:
 
     def __post_init__(self) -> None:
         # In the order of computation, each once: equal choices are equal recipes.
-        object.__setattr__(self, "blocks", _expand(self.blocks, self.variant))
+        object.__setattr__(self, "blocks", expand_blocks(self.blocks, self.variant))
 
     def __call__(self, image: Tensor, backbone: LatentDiffusion | None = None) -> list[Tensor]:
         """Features of the pictures.
@@ -186,8 +192,12 @@ class EfficientNetFeatures:
         return pool_all(_network(self.variant, image.device)(image.float(), self.blocks), pooling)
 
 
-def _expand(patterns: Sequence[str], variant: str) -> tuple[str, ...]:
-    """The maps that names or globs stand for, in the order of computation."""
+def expand_blocks(patterns: Sequence[str], variant: str) -> tuple[str, ...]:
+    """The maps that names or globs stand for, in the order of computation.
+
+    Raises:
+        ConfigError: the variant is not known, there are no names or unknown ones.
+    """
     known = channels_of(variant)
     described = f"stem, block.0 to block.{len(known) - 3}, head"
     return expand(f"EfficientNet-{variant} blocks", patterns, known, described)

@@ -24,33 +24,46 @@ class RaterTraining(LightningModule):
         rater: what is trained, in place.
         recipe: how.
         steps_an_epoch: unit of the milestones.
+        key: where a config has the recipe, for errors.
     """
 
-    def __init__(self, rater: Rater, recipe: Recipe, steps_an_epoch: int) -> None:
+    def __init__(
+        self, rater: Rater, recipe: Recipe, steps_an_epoch: int, key: str = "method.training"
+    ) -> None:
         super().__init__()
         self.rater = rater
         self.recipe = recipe
         self.steps_an_epoch = steps_an_epoch
+        self.key = key
         self.seen: list[Tensor] = []
         # Checkpoints hold what is trained; the rest is the backbone's.
         self.strict_loading = False
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Scores ``(B,)`` of a batch's pictures, which come stacked by their shapes."""
-        return torch.cat([self.rater(image, names) for image, names in _stacks(batch)])
+        return torch.cat([self.rater(image, names) for image, names in stacks(batch)])
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The weighted losses of one pass."""
-        step, n = self.global_step, len(batch["name"])
-        parts = [self.rater.training_scores(*stack, step) for stack in _stacks(batch)]
-        pred = torch.cat(parts)
-        loss = torch.zeros((), device=pred.device)
-        for name, weight in self.recipe.losses.items():
+        step = self.global_step
+        parts = [self.rater.training_scores(*stack, step) for stack in stacks(batch)]
+        return self.losses_of(torch.cat(parts), batch["target"])
+
+    def losses_of(self, pred: Tensor, target: Tensor, name: str = "train") -> Tensor:
+        """The recipe's weighted losses, each logged as ``<name>/<loss>``.
+
+        Args:
+            pred: ``(B,)``.
+            target: ``(B,)``, what the scores should be.
+            name: of the losses in the log.
+        """
+        total = torch.zeros((), device=pred.device)
+        for loss, weight in self.recipe.losses.items():
             if weight:
-                value = LOSSES[name](pred, batch["target"])
-                self.log(f"train/{name}", value, batch_size=n)
-                loss = loss + weight * value
-        return loss
+                value = LOSSES[loss](pred, target)
+                self.log(f"{name}/{loss}", value, batch_size=len(pred))
+                total = total + weight * value
+        return total
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Keep index, target and score of each view."""
@@ -69,8 +82,8 @@ class RaterTraining(LightningModule):
         index, target, pred = gathered.reshape(-1, 3).unbind(dim=1)
         if not pred.isfinite().all():
             raise DataError(
-                f"training diverged before step {self.global_step}: lower method.training.lr, or "
-                "set method.training.precision=32-true."
+                f"training diverged before step {self.global_step}: lower {self.key}.lr, or set "
+                f"{self.key}.precision=32-true."
             )
         _, picture = index.unique(return_inverse=True)
         count = torch.bincount(picture)
@@ -94,7 +107,7 @@ class RaterTraining(LightningModule):
         checkpoint["state_dict"] = {f"rater.{name}": value for name, value in state.items()}
 
 
-def _stacks(batch: dict[str, Any]) -> Iterator[tuple[Tensor, list[str]]]:
+def stacks(batch: dict[str, Any]) -> Iterator[tuple[Tensor, list[str]]]:
     """Pictures of one shape, and their names."""
     names = iter(batch["name"])
     for image in batch["image"]:

@@ -12,10 +12,10 @@ from latentiqa.errors import ConfigError
 
 
 class Rater(nn.Module, ABC):
-    """A backbone and what is trained in and around it; a subclass gives `forward`.
+    """A model that is trained, in and around a backbone or by itself; a subclass gives `forward`.
 
     Args:
-        backbone: it takes it for itself, as parts of it may be trained in place.
+        backbone: it takes it for itself, as parts of it may be trained in place; None without one.
         design: what it is made of, a dataclass of plain values.
         seed: seeds weights that begin at random, and noise of pictures.
 
@@ -52,6 +52,20 @@ class Rater(nn.Module, ABC):
             step: of the optimiser, so that a resumed training draws the same.
         """
         return self(image, names)
+
+    @property
+    def quality_shape(self) -> tuple[int, int, int] | None:
+        """Channels, height and width of the map of quality that it draws; None if it draws none."""
+        return None
+
+    def both(self, image: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Scores ``(B,)`` and maps of quality ``(B, *quality_shape)``, from one pass.
+
+        Args:
+            image: see `forward`.
+            names: see `forward`.
+        """
+        return self(image, names), None
 
     @abstractmethod
     def parameter_counts(self) -> dict[str, int]:
