@@ -168,6 +168,7 @@ def test_a_killed_distillation_goes_on_to_the_same_numbers_without_the_teacher(
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_any_runs_teaches_its_mean(student, teacher, trained, scores_csv, tmp_path):
     """A guided LGDM with its head, and a student."""
     outcome = succeed(
@@ -245,6 +246,7 @@ def test_wrong_values_are_explained_before_anything_is_loaded(
     assert "Traceback" not in outcome.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dpiqa_student", "dpiqa_student_mos"])
 def test_recipes_of_students_run(name, teacher, scores_csv, tmp_path):
     root = write_biq2021(tmp_path / "biq", train=24, test=6)

@@ -65,7 +65,9 @@ class StudentTraining(RaterTraining):
         steps_an_epoch: unit of the milestones.
     """
 
-    def __init__(self, student: Student, recipe: Recipe, terms: Terms, steps_an_epoch: int) -> None:
+    def __init__(
+        self, student: Student, recipe: recipe.Recipe, terms: Terms, steps_an_epoch: int
+    ) -> None:
         super().__init__(student, recipe, steps_an_epoch, key="training")
         self.terms = terms
 

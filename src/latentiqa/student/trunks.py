@@ -91,7 +91,8 @@ class LiteMaps(Maps):
     def __init__(self, variant: str, maps: Sequence[str]) -> None:
         super().__init__()
         self.net = EfficientNetLite(variant, frozen=False)
-        self.net.net._fc = nn.Identity()  # the classifier: a third of all weights
+        # Without the classifier: a third of all weights.
+        self.net.net.register_module("_fc", nn.Identity())
         self.maps = tuple(maps)
         self.architecture = {"variant": variant}
         self.look()
@@ -145,6 +146,9 @@ class TransformersMaps(Maps):
     Raises:
         ConfigError: the network gives no map.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, net: Any, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
