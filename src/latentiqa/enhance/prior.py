@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -182,7 +182,7 @@ class FunctionPrior(Prior):
             ) from error
         if not callable(found):
             raise ConfigError(f"prior.function={self.function}: expected a callable.")
-        return found
+        return cast(Quality, found)
 
 
 @dataclass(frozen=True, kw_only=True)

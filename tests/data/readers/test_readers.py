@@ -19,10 +19,13 @@ from latentiqa.data.images import inspect_images
 from latentiqa.data.splits import make_split
 from latentiqa.errors import ConfigError, DataError
 
+NOT_PUBLISHED = {"folder", "synthetic"}
+"""Made of anybody's pictures: there is no layout of authors."""
+
 CHOICES = sorted(
     path.stem
     for path in (config_folder("conf") / "dataset").glob("*.yaml")
-    if OmegaConf.is_missing(OmegaConf.load(path), "root") and path.stem != "synthetic"
+    if OmegaConf.is_missing(OmegaConf.load(path), "root") and path.stem not in NOT_PUBLISHED
 )
 SCORES = {
     # Some picture's score as the miniature's table has it, and what a head is taught.
