@@ -25,7 +25,7 @@ from latentiqa.hub import ModelFiles
 from latentiqa.hyperfeatures.pooling import pool_all, pooled_widths
 from latentiqa.perceptual.names import as_patterns, expand
 from latentiqa.perceptual.preprocessing import Preprocessing
-from latentiqa.perceptual.weights import once_a_device
+from latentiqa.perceptual.weights import once_a_device, refuse_absent
 
 if TYPE_CHECKING:
     from latentiqa.backbones.ldm import LatentDiffusion
@@ -110,12 +110,7 @@ class VisionTransformer(nn.Module):
             raise LatentiqaError(
                 f"{family.name} folder {folder} could not be loaded: {error}. Fetch it again."
             ) from error
-        # transformers draws what it does not find at random, with no more than a warning.
-        if absent := sorted(told["missing_keys"]):
-            raise LatentiqaError(
-                f"{folder / 'model.safetensors'}: {len(absent)} tensors are missing, {absent[0]!r} "
-                f"among them; expected the weights that {folder / 'config.json'} describes."
-            )
+        refuse_absent(folder, told)
         self.requires_grad_(False)
         self.eval()
 

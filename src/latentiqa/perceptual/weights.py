@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from latentiqa.errors import ConfigError
+from latentiqa.errors import ConfigError, LatentiqaError
 from latentiqa.hashing import file_digest
 
 Described = TypeVar("Described")
@@ -130,3 +130,22 @@ def fill(
                 f"{tuple(value.shape)}."
             )
         value.copy_(published[key])
+
+
+def refuse_absent(folder: Path, told: Mapping[str, Any]) -> None:
+    """Refuse a model of transformers that was not filled whole.
+
+    It draws what it does not find at random, with no more than a warning.
+
+    Args:
+        folder: in transformers' format.
+        told: what ``from_pretrained(..., output_loading_info=True)`` tells beside the model.
+
+    Raises:
+        LatentiqaError: tensors are missing.
+    """
+    if absent := sorted(told["missing_keys"]):
+        raise LatentiqaError(
+            f"{folder / 'model.safetensors'}: {len(absent)} tensors are missing, {absent[0]!r} "
+            f"among them; expected the weights that {folder / 'config.json'} describes."
+        )

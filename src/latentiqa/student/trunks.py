@@ -17,6 +17,7 @@ from latentiqa.hashing import digest, file_digest
 from latentiqa.hub import ModelFiles
 from latentiqa.perceptual.efficientnet import EfficientNetLite, expand_blocks
 from latentiqa.perceptual.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from latentiqa.perceptual.weights import refuse_absent
 from latentiqa.recipe import UNRECORDED
 from latentiqa.runs import read_json
 
@@ -253,12 +254,7 @@ class TransformersTrunk(Trunk):
             raise LatentiqaError(
                 f"student.trunk.source={self.source}: could not be loaded: {error}"
             ) from error
-        # transformers draws what it does not find at random, with no more than a warning.
-        if absent := sorted(told["missing_keys"]):
-            raise LatentiqaError(
-                f"{folder / 'model.safetensors'}: {len(absent)} tensors are missing, {absent[0]!r} "
-                "among them; expected the weights that config.json describes."
-            )
+        refuse_absent(folder, told)
         said = read_json(folder / PREPROCESSOR)
         mean, std = (said.get("image_mean"), said.get("image_std"))
         if mean is None or std is None:
