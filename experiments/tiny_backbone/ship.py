@@ -5,6 +5,8 @@ python experiments/tiny_backbone/ship.py results NAME=RUN [NAME=RUN ...]
 python experiments/tiny_backbone/ship.py backbone RUN [AUTOENCODER_RUN]
     makes RUN/pipeline the embedded backbone, with the decoder of AUTOENCODER_RUN, whose encoder
     has to be the same, and with its model card written from results/
+python experiments/tiny_backbone/ship.py decoder RUN
+    makes RUN's autoencoder the embedded backbone's narrow decoder for guidance
 python experiments/tiny_backbone/ship.py scorer RUN
     makes RUN's head the embedded scorer
 
@@ -50,7 +52,7 @@ RUN_KEYS = (
 
 
 def main(verb: str, *arguments: str) -> None:
-    """Do one of the three."""
+    """Do one of the four."""
     match verb:
         case "results":
             for argument in arguments:
@@ -58,6 +60,8 @@ def main(verb: str, *arguments: str) -> None:
                 copy_results(Path(run), RESULTS / name)
         case "backbone":
             ship_backbone(*map(Path, arguments))
+        case "decoder":
+            ship_decoder(Path(arguments[0]))
         case "scorer":
             ship_scorer(Path(arguments[0]))
         case _:
@@ -145,6 +149,16 @@ def other_decoder(pipeline: Any, run: Path) -> Any:
         if not torch.equal(value, weights[name]):
             raise SystemExit(f"{run}: its encoder is not that of the pipeline (differs in {name})")
     return autoencoder
+
+
+def ship_decoder(run: Path) -> None:
+    """Replace the narrow decoder."""
+    folder = PACKAGE / "backbones" / "tiny_decoder"
+    shutil.rmtree(folder, ignore_errors=True)
+    load_autoencoder(run / "autoencoder").half().save_pretrained(folder)
+    config = read_json(folder / "config.json")
+    del config["_name_or_path"]  # a path of this machine
+    write_json(folder / "config.json", config)
 
 
 def ship_scorer(run: Path) -> None:

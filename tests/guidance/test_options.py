@@ -5,13 +5,17 @@ from __future__ import annotations
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import skimage
 import torch
 from diffusers import AutoencoderTiny
 from miniatures import micro_tiny
 
+from latentiqa.backbones.source import BackboneSource
 from latentiqa.backbones.stable_diffusion import StableDiffusion
+from latentiqa.data.images import read_image
 from latentiqa.errors import ConfigError
 from latentiqa.guidance import DPS, MPGD, PMG, Decoder, StepSize
 from latentiqa.perceptual.sd import BackboneFeatures
@@ -189,6 +193,21 @@ def test_taesd_takes_the_scaled_latents_of_stable_diffusion(model):
     from latentiqa.backbones.ldm import decode
 
     torch.testing.assert_close(decode(taesd, latents), by_pipeline / 2 + 0.5)
+
+
+def test_the_embedded_narrow_decoder_shows_what_the_embedded_models_own_shows():
+    backbone = BackboneSource("tiny", "tiny").load()
+    photo = read_image(Path(skimage.__file__).parent / "data" / "astronaut.png")[None, :, :256, :256]
+    narrow = Decoder("tiny").load(photo, backbone, checkpointing=False)
+    with torch.no_grad():
+        latents = backbone.encode(photo)
+        errors = [(photo - decode(latents)).square().mean() for decode in (narrow, backbone.decode)]
+    assert max(errors) < 10**-2.2  # 22 dB
+    slopes = []
+    for decode in (narrow, backbone.decode):
+        z0 = (0.9 * latents).requires_grad_()
+        slopes.append(torch.autograd.grad((photo - decode(z0)).square().sum(), z0)[0])
+    assert torch.cosine_similarity(*(slope.flatten() for slope in slopes), dim=0) > 0.5
 
 
 def test_the_recipe_knows_the_decoders_weights_not_its_place(small, tmp_path):
