@@ -197,7 +197,8 @@ def test_taesd_takes_the_scaled_latents_of_stable_diffusion(model):
 
 def test_the_embedded_narrow_decoder_shows_what_the_embedded_models_own_shows():
     backbone = BackboneSource("tiny", "tiny").load()
-    photo = read_image(Path(skimage.__file__).parent / "data" / "astronaut.png")[None, :, :256, :256]
+    path = Path(skimage.__file__).parent / "data" / "astronaut.png"
+    photo = read_image(path)[None, :, :256, :256]
     narrow = Decoder("tiny").load(photo, backbone, checkpointing=False)
     with torch.no_grad():
         latents = backbone.encode(photo)
