@@ -91,6 +91,12 @@ def test_a_measurement_in_latents_is_the_distance_to_the_encoded_picture(model, 
         torch.testing.assert_close(guided, step.z0 - 0.2 * (step.z0 - model.encode(image)))
 
 
+def test_half_a_gradient_of_their_squared_distance_goes_all_the_way_to_the_latents(model, image):
+    whole = PMG(measurement=StepSize(0.5, "raw"), measured_in="latents")
+    estimate = whole.bind(image, model)(make_step(model, image))
+    torch.testing.assert_close(estimate, model.encode(image))
+
+
 def test_repeats_are_corrections_one_after_the_other(model, image):
     sizes = {"measurement": StepSize(1e-3, "raw"), "perceptual": StepSize(1e-2, "raw")}
     step = make_step(model, image)
