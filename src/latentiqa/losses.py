@@ -6,17 +6,23 @@ even under autocast, where differences of neighbours would be lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from latentiqa.errors import ConfigError
 
 MARGIN = 0.25
 """Of `margin_ranking`, in standard deviations of the targets."""
 
 TEMPERATURE = 0.05
 """Of `spearman`'s soft ranks, in units of the scores, which lie in [0, 1]."""
+
+RANGE = 4.0
+"""Of `fidelity`: from the worst to the best score in LIQE's units, from 1 to 5."""
 
 
 def mse(pred: Tensor, target: Tensor) -> Tensor:
@@ -42,9 +48,7 @@ def margin_ranking(pred: Tensor, target: Tensor) -> Tensor:
         >>> round(margin_ranking(1 - target, target).item(), 4)  # (0.5 + 0.5 + 1) / 3 + 0.125
         0.7917
     """
-    first, second = torch.triu_indices(len(pred), len(pred), 1, device=pred.device)
-    dp = (pred[first] - pred[second]).float()
-    dy = (target[first] - target[second]).float()
+    dp, dy = _differences(pred), _differences(target)
     if not dy.any():
         return 0 * pred.float().sum()
     violation = (MARGIN * target.float().std() - dy.sign() * dp).clamp(min=0)
@@ -82,6 +86,56 @@ def spearman(pred: Tensor, target: Tensor) -> Tensor:
     return pearson(_soft_ranks(pred, TEMPERATURE), _ranks(target))
 
 
+def fidelity(pred: Tensor, target: Tensor) -> Tensor:
+    """The probability of which of two is better against what it should be, over all pairs.
+
+    The mean of `pair_fidelity`, 0 where there is no pair; g is 1 or 0 by the targets' order, 1/2
+    where they are equal (Zhang et al., Blind Image Quality Assessment via Vision-Language
+    Correspondence, LIQE, CVPR 2023). There scores lie in [1, 5]; those in [0, 1] are brought to
+    such units, which is ours. A difference is all that counts: without another loss beside it
+    scores have no scale of their own.
+
+    Example:
+        >>> target = torch.tensor([0.0, 0.5, 1.0])
+        >>> round(fidelity(target, target).item(), 4), round(fidelity(1 - target, target).item(), 4)
+        (0.0076, 0.8976)
+        >>> round(fidelity(0 * target, target).item(), 4)  # 1 - sqrt(1/2)
+        0.2929
+    """
+    d, order = RANGE * _differences(pred), _differences(target).sign()
+    return pair_fidelity(d, (1 + order) / 2).sum() / max(1, len(d))
+
+
+def pair_fidelity(d: Tensor, g: Tensor) -> Tensor:
+    """``1 - sqrt(p g) - sqrt((1 - p) (1 - g))`` with ``p = (1 + erf(d / sqrt 2)) / 2``; in [0, 1].
+
+    The loss of Tsai et al., FRank: A ranking method with fidelity loss, SIGIR 2007, with
+    Thurstone's p. The roots are taken of p's logarithm, so that their gradients are finite and
+    exact where p rounds to 0 or 1, or g is either; nothing need be added to what is under them. The
+    gradient of a pair that is far in the wrong order vanishes, as the loss itself is flat there.
+
+    Args:
+        d: differences of two scores, in standard deviations of their difference.
+        g: probabilities in [0, 1] that the first is the better one, of the same shape.
+
+    Returns:
+        As ``d``, in its dtype.
+
+    Example:
+        >>> d, g = torch.tensor([0.0, 3.0, -40.0]), torch.tensor([0.5, 1.0, 1.0])
+        >>> [round(value, 4) for value in pair_fidelity(d, g).tolist()]
+        [0.0, 0.0007, 1.0]
+    """
+    p, q = (torch.exp(torch.special.log_ndtr(x) / 2) for x in (d, -d))
+    return 1 - p * g.sqrt() - q * (1 - g).sqrt()
+
+
+def _differences(x: Tensor) -> Tensor:
+    """Of each two of (B,), the first less the second, (B (B - 1) / 2,)."""
+    first, second = torch.triu_indices(len(x), len(x), 1, device=x.device)
+    return (x[first] - x[second]).float()
+
+
 def _soft_ranks(x: Tensor, temperature: float) -> Tensor:
     x = x.float()
     return torch.sigmoid((x[:, None] - x) / temperature).sum(dim=1)
@@ -94,6 +148,22 @@ def _ranks(x: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    loss.__name__: loss for loss in (mse, margin_ranking, pearson, spearman)
+    loss.__name__: loss for loss in (mse, margin_ranking, pearson, spearman, fidelity)
 }
 """By the names that a config weighs them with."""
+
+
+def check_weights(losses: Mapping[str, Any]) -> None:
+    """Check what a config weighs the losses with.
+
+    Args:
+        losses: weights of `LOSSES` by name.
+
+    Raises:
+        ConfigError: a name is unknown, a weight is below 0, or none is above.
+    """
+    weights = losses.values()
+    if not losses.keys() <= LOSSES.keys() or not all(weight >= 0 for weight in weights):
+        raise ConfigError(f"losses={dict(losses)}: expected weights >= 0 of {', '.join(LOSSES)}.")
+    if not any(weights):
+        raise ConfigError(f"losses={dict(losses)}: expected one with a weight above 0.")

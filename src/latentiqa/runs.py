@@ -49,6 +49,9 @@ NOT_IN_SIGNATURE = (
 )
 """Config keys that do not change the numbers."""
 
+USUAL: dict[str, Any] = {"head.losses": {"mse": 1.0}}
+"""Keys that are younger than the runs that they would rename: they count where they differ."""
+
 PREDICTION_COLUMNS = ("part", "name", "mos", "target", "pred")
 """What every predictions.csv has; a picture's attributes stand behind."""
 
@@ -71,12 +74,13 @@ def signature(config: Mapping[str, Any], **content: str) -> str:
         False
     """
     kept = deepcopy(dict(config))
-    for key in NOT_IN_SIGNATURE:
+    for key in (*NOT_IN_SIGNATURE, *USUAL):
         *parents, last = key.split(".")
         node: Any = kept
         for parent in parents:
             node = node.get(parent) or {}
-        node.pop(last, None)
+        if key not in USUAL or node.get(last) == USUAL[key]:
+            node.pop(last, None)
     return digest({"schema": SCHEMA, "config": kept, **content})
 
 

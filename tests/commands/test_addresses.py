@@ -23,21 +23,31 @@ SIGNATURES = {
     "psi_efficientnet": "633ea261e063",
     "tiny_scorer": "282156ec58f5",
 }
+HEADS = {"mlp": "f20356e6a4e0", "linear": "3670fbccb51e"}
+"""Of the demo with another head, from before these heads had a choice of losses."""
 STORES = {"lgdm_tiny": "51d27965b991", "lgdm_tiny_256_pmg": "06f226d005a6"}
 
 
-def composed(experiment: str) -> DictConfig:
+def composed(experiment: str, *more: str) -> DictConfig:
     register_search_path()
     with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
         # A dataset is known by its content, and a path must be there.
         dataset = ["dataset=csv", "dataset.path=scores.csv"]
-        return compose("train", [f"experiment={experiment}", *dataset, "+choices={}"])
+        return compose("train", [f"experiment={experiment}", *dataset, "+choices={}", *more])
 
 
 @pytest.mark.parametrize("experiment", SIGNATURES)
 def test_signatures_of_runs(experiment):
     values = plain(composed(experiment))
     assert signature(values, dataset="d", split="s") == SIGNATURES[experiment]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_signatures_of_runs_with_heads_that_are_trained(head):
+    values = plain(composed("demo", f"head={head}"))
+    assert signature(values, dataset="d", split="s") == HEADS[head]
+    values = plain(composed("demo", f"head={head}", "+head.losses.fidelity=0.5"))
+    assert signature(values, dataset="d", split="s") != HEADS[head]
 
 
 @pytest.mark.parametrize("experiment", STORES)

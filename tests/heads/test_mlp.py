@@ -53,6 +53,25 @@ def test_a_hidden_layer_learns_what_is_not_linear():
     assert scores["mlp"] > 0.8 > 0.5 > scores["linear"]
 
 
+def test_losses_are_chosen_and_weighed():
+    x, y = problem()
+    heads = {
+        name: MLPHead(**SMALL, losses=losses)
+        for name, losses in {
+            "usual": None,
+            "mse": {"mse": 1.0, "fidelity": 0.0},
+            "fidelity": {"fidelity": 1.0},
+        }.items()
+    }
+    reports = {name: fitted(head) for name, head in heads.items()}
+    usual, same, other = (head.predict(x[60:]) for head in heads.values())
+    assert torch.equal(usual, same)
+    assert not torch.allclose(usual, other, atol=1e-3)
+    assert reports["fidelity"]["val_srcc"] > 0.8
+    with pytest.raises(ConfigError, match=r"losses=\{'mae': 1\.0\}: expected weights >= 0 of mse, "):
+        MLPHead(losses={"mae": 1.0})
+
+
 def test_the_best_epoch_is_kept_and_training_stops_early(monkeypatch):
     """Validation SRCC is scripted; the weights must be those after the epoch scripted as best."""
     script = iter([0.1, 0.5, 0.2, 0.3, 0.4])

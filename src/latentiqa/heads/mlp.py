@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from latentiqa.errors import ConfigError, DataError, check_integer
 from latentiqa.heads.base import Head
 from latentiqa.heads.standardise import Standardise
+from latentiqa.losses import check_weights
 from latentiqa.metrics import srcc
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class MLPHead(Head):
-    """Linear layers with ReLU and dropout between, trained by AdamW on the squared error.
+    """Linear layers with ReLU and dropout between, trained by AdamW.
 
     Features are standardised and the target is centred. Training ends when validation SRCC has not
     risen for `patience` epochs; the weights of the best epoch are kept. The same seed, data and
@@ -34,6 +35,8 @@ class MLPHead(Head):
         batch_size: >= 1.
         patience: epochs without a better validation SRCC before training ends, >= 1.
         seed: of weights, dropout and order of the samples, >= 0.
+        losses: weights of `latentiqa.losses.LOSSES` by name; None for the squared error. Those of
+            pairs and correlations see a batch, in which each view of a picture is a sample.
 
     Raises:
         ConfigError: an argument is outside its range.
@@ -60,6 +63,7 @@ class MLPHead(Head):
         batch_size: int = 64,
         patience: int = 15,
         seed: int = 0,
+        losses: Mapping[str, float] | None = None,
     ) -> None:
         widths = list(hidden)
         counts = (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("patience", patience, 1))
@@ -72,6 +76,8 @@ class MLPHead(Head):
         ):
             if not valid:
                 raise ConfigError(f"{name}={value}: expected {expected}")
+        losses = {"mse": 1.0} if losses is None else dict(losses)
+        check_weights(losses)
         super().__init__(
             hidden=widths,
             dropout=dropout,
@@ -81,6 +87,7 @@ class MLPHead(Head):
             batch_size=batch_size,
             patience=patience,
             seed=seed,
+            losses=losses,
         )
 
     def _build(self, in_features: int) -> None:

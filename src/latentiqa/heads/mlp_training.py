@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
@@ -19,33 +18,41 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from latentiqa.errors import DataError
 from latentiqa.heads.base import averaged
+from latentiqa.losses import LOSSES
 from latentiqa.metrics import srcc
 
 
 class RegressionModule(L.LightningModule):
-    """Squared error on training batches, SRCC on the validation set as one batch.
+    """Weighted losses of training batches, SRCC on the validation set as one batch.
 
     Args:
         network: maps (B, F) to (B,).
         lr: learning rate of AdamW.
         weight_decay: of AdamW.
+        losses: weights of `latentiqa.losses.LOSSES` by name.
 
     Example:
-        >>> module = RegressionModule(nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)), 1e-3, 0.0)
+        >>> network = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))
+        >>> module = RegressionModule(network, 1e-3, 0.0, {"mse": 1.0})
         >>> module.training_step((torch.zeros(2, 3), module.network(torch.zeros(2, 3))), 0).item()
         0.0
     """
 
-    def __init__(self, network: nn.Module, lr: float, weight_decay: float) -> None:
+    def __init__(
+        self, network: nn.Module, lr: float, weight_decay: float, losses: Mapping[str, float]
+    ) -> None:
         super().__init__()
         self.network = network
         self.lr = lr
         self.weight_decay = weight_decay
+        self.losses = losses
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Mean squared error of a batch: (B, F) features, (B,) targets."""
+        """The weighted losses of a batch: (B, F) features, (B,) targets."""
         x, y = batch
-        loss = F.mse_loss(self.network(x), y)
+        pred = self.network(x)
+        values = [weight * LOSSES[name](pred, y) for name, weight in self.losses.items() if weight]
+        loss = torch.stack(values).sum()
         if self._trainer is not None:
             self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(y))
         return loss
@@ -73,6 +80,7 @@ def train(
     epochs: int,
     batch_size: int,
     patience: int,
+    losses: Mapping[str, float],
     logger: Logger | None,
     fast_dev_run: bool,
 ) -> dict[str, Any]:
@@ -89,6 +97,7 @@ def train(
         epochs: at most this many.
         batch_size: samples a step.
         patience: epochs without a better validation SRCC before training ends.
+        losses: see `RegressionModule`.
         logger: receives ``train/loss`` and ``val/srcc`` each epoch.
         fast_dev_run: one training step and one validation, nothing logged.
 
@@ -99,7 +108,7 @@ def train(
         DataError: training diverged.
     """
     device = training[0].device
-    module = RegressionModule(network, lr, weight_decay)
+    module = RegressionModule(network, lr, weight_decay, losses)
     with TemporaryDirectory() as folder, _quiet():
         best = ModelCheckpoint(
             folder, filename="{epoch}", monitor="val/srcc", mode="max", save_weights_only=True

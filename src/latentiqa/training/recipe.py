@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from latentiqa.errors import ConfigError, check_integer
-from latentiqa.losses import LOSSES
+from latentiqa.losses import check_weights
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
@@ -64,13 +64,7 @@ class Recipe:
             raise ConfigError(
                 f"precision={self.precision!r}: expected one of {', '.join(PRECISIONS)}."
             )
-        weights = self.losses.values()
-        if not self.losses.keys() <= LOSSES.keys() or not all(w >= 0 for w in weights):
-            raise ConfigError(
-                f"losses={dict(self.losses)}: expected weights >= 0 of {', '.join(LOSSES)}."
-            )
-        if not any(weights):
-            raise ConfigError(f"losses={dict(self.losses)}: expected one with a weight above 0.")
+        check_weights(self.losses)
 
     def pictures_a_pass(self, devices: int) -> int:
         """Pictures of one pass on one device.
