@@ -126,6 +126,27 @@ def write_weights(psi: str, folder: Path) -> Path:
     return path
 
 
+def write_clip(folder: Path) -> Path:
+    """The smallest CLIP with a tokenizer: one token a byte. It sees 32 pixels."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"intermediate_size": 64, "projection_dim": 16}
+    tokenizer = byte_tokenizer(folder)
+    tokenizer.save_pretrained(folder)
+    special = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id")}
+    special |= {"pad_token_id": tokenizer.eos_token_id}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        text = CLIPTextConfig(vocab_size=len(tokenizer), **sizes, **special)
+        vision = CLIPVisionConfig(image_size=32, patch_size=8, **sizes)
+        both = {"text_config": text.to_dict(), "vision_config": vision.to_dict()}
+        CLIPModel(CLIPConfig(projection_dim=16, **both)).save_pretrained(folder)
+    told = {"do_resize": True, "do_center_crop": True, "do_normalize": True, "resample": 3}
+    told |= {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    told |= {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(told))
+    return folder
+
+
 def write_vit(psi: str, folder: Path) -> Path:
     """The smallest CLIP (a whole one, as on the hub) or DINOv2, with its preprocessing."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}

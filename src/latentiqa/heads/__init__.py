@@ -9,6 +9,7 @@ from __future__ import annotations
 from latentiqa.heads.base import Head
 from latentiqa.heads.identity import IdentityHead
 from latentiqa.heads.mlp import MLPHead
+from latentiqa.heads.pooled import PooledHead
 from latentiqa.heads.quadratic import QuadraticRidgeHead
 from latentiqa.heads.ridge import RidgeHead
 from latentiqa.heads.saving import load_head, save_head
@@ -17,6 +18,7 @@ __all__ = [
     "Head",
     "IdentityHead",
     "MLPHead",
+    "PooledHead",
     "QuadraticRidgeHead",
     "RidgeHead",
     "load_head",

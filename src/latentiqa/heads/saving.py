@@ -16,12 +16,14 @@ from latentiqa.files import write_atomic
 from latentiqa.heads.base import Head
 from latentiqa.heads.identity import IdentityHead
 from latentiqa.heads.mlp import MLPHead
+from latentiqa.heads.pooled import PooledHead
 from latentiqa.heads.quadratic import QuadraticRidgeHead
 from latentiqa.heads.ridge import RidgeHead
 
 SCHEMA = 1
 HEADS: dict[str, type[Head]] = {
-    head.__name__: head for head in (RidgeHead, QuadraticRidgeHead, MLPHead, IdentityHead)
+    head.__name__: head
+    for head in (RidgeHead, QuadraticRidgeHead, MLPHead, IdentityHead, PooledHead)
 }
 """The classes that a file may name; nothing else is ever constructed."""
 
@@ -91,16 +93,24 @@ def load_head(folder: str | Path) -> tuple[Head, dict[str, Any]]:
         raise DataError(f"{path}: not a description of a head ({error!r}): train again") from error
     if schema != SCHEMA:
         raise DataError(f"{path}: schema {schema}, expected {SCHEMA}: use its version of latentiqa")
-    if name not in list(HEADS):  # a list, as a damaged file may name something unhashable
-        raise DataError(f"{path}: unknown head {name!r}, expected one of {', '.join(HEADS)}")
     try:
-        head = HEADS[name](**arguments)
+        head = _made(path, name, arguments)
         with torch.device("meta"):  # no memory, no random numbers: the file brings the values
             head.build(in_features)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{path}: wrong arguments of {name} ({error}): train again") from error
     _load_weights(head, folder / "head.safetensors", checksum)
     return head.eval().requires_grad_(False), meta
+
+
+def _made(path: Path, name: Any, arguments: Any) -> Head:
+    """A head that is described by its class and arguments, and that it may hold another one."""
+    if name not in list(HEADS):  # a list, as a damaged file may name something unhashable
+        raise DataError(f"{path}: unknown head {name!r}, expected one of {', '.join(HEADS)}")
+    if HEADS[name] is PooledHead:
+        inner = arguments["head"]
+        return PooledHead(_made(path, inner["class"], inner["arguments"]))
+    return HEADS[name](**arguments)
 
 
 def _load_weights(head: Head, path: Path, checksum: str) -> None:
