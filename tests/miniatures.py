@@ -21,6 +21,7 @@ from transformers import (
     Dinov2Model,
 )
 
+from latentiqa.backbones.tiny_random import byte_tokenizer
 from latentiqa.commands.launch import config_folder
 
 

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 from hydra.errors import MissingConfigException
 from miniature_datasets import WRITERS, write_huggingface
-from miniatures import recipe, recipes, write_autoencoder, write_csv, write_image
+from miniatures import recipe, recipes, write_autoencoder, write_clip, write_csv, write_image
 from omegaconf import DictConfig, OmegaConf
 
 from latentiqa.commands import VERBS
@@ -87,6 +87,8 @@ def filled_in(tmp_path, micro_folder, weights_of) -> Callable[[str, str], list[s
                 return [f"features.{name}.weights={weights_of(name)}" for name in names]
             case "prior", "run":
                 return [f"prior.run={tmp_path}"]
+            case "prior", "liqe":
+                return [f"prior.source={write_clip(tmp_path / choice)}"]
             case "prior", "psi":
                 return [f"prior.good={tmp_path}"]
             case "prior", "callable":
@@ -180,10 +182,10 @@ def check_space(config: Any, choice: str, _folder: Any) -> None:
 
 
 def check_prior(config: Any, choice: str, _folder: Any) -> None:
-    kinds = {"psi": "PsiPrior", "callable": "FunctionPrior"}
+    kinds = {"psi": "PsiPrior", "callable": "FunctionPrior", "liqe": "LIQEPrior"}
     prior = build(config.prior)
     assert type(prior).__name__ == kinds.get(choice, "RunPrior")
-    assert (prior.scale() is None) == (choice != "default")
+    assert (prior.scale() is None) == (choice not in ("default", "liqe"))
 
 
 def check_fidelity(config: Any, choice: str, _folder: Any) -> None:
@@ -255,15 +257,15 @@ def check_features(config: Any, choice: str, _folder: Any) -> None:
 def check_views(config: Any, choice: str, _folder: Any) -> None:
     views = build(config.views)
     assert type(views).__name__ == "".join(word.capitalize() for word in choice.split("_"))
-    assert views.number == {"random_crops": 5, "grid_crops": 6}.get(choice, 1)
+    numbers = {"random_crops": 5, "grid_crops": 6, "multi_scale": 15}
+    assert views.number == numbers.get(choice, 1)
     assert choice == "whole" or views.size == config.backbone.resolution
 
 
 def check_head(config: Any, choice: str, _folder: Any) -> None:
     head = build(config.head)
-    assert type(head).__name__ == {"ridge": "RidgeHead", "quadratic": "QuadraticRidgeHead"}.get(
-        choice, "MLPHead"
-    )
+    classes = {"ridge": "RidgeHead", "quadratic": "QuadraticRidgeHead", "pooled": "PooledHead"}
+    assert type(head).__name__ == classes.get(choice, "MLPHead")
     assert (choice == "linear") == (head.arguments.get("hidden") == [])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import Outcome, succeed, type_in
-from miniatures import write_image
+from miniatures import write_clip, write_image
 from PIL import ExifTags, Image, ImageCms
 
 BRIGHT = ["prior=callable", "prior.function=quality_models:brightness"]
@@ -194,6 +194,22 @@ def test_a_finished_run_is_a_prior(bright, tmp_path, micro_run):
     with (tmp_path / "out" / "trajectories" / "a.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert max(float(row["objective"]) for row in rows) > float(rows[0]["objective"])
+
+
+def test_clip_with_prompts_is_a_prior(bright, tmp_path):
+    write_image(tmp_path / "in" / "a.png", 0, (64, 48))
+    source = write_clip(tmp_path / "clip")
+    views = [f"prior.views.{key}" for key in ("size=32", "crops=2", "stride=8")]
+    options = ["prior=liqe", f"prior.source={source}", *views, "prior.weight=10.0"]
+    kept = [word for word in bright if not word.startswith(("prior", "ascent.iter", "space"))]
+    ascent = ["space=pixels", "ascent=momentum", "ascent.iterations=8"]
+    outcome = succeed("enhance", str(tmp_path / "in"), *kept, *options, *ascent)
+    found = results(outcome)
+    assert found["prior"] == "liqe clip"
+    assert found["scale"] == {"centre": 2.0776, "spread": 1.1019, "source": "given"}
+    (row,) = found["pictures"]
+    assert 1 < row["before"]["prior"] < row["after"]["prior"] < 5
+    assert row["after"]["mapped"] > row["before"]["mapped"]
 
 
 def test_pictures_that_differ_in_their_suffix_alone_have_two_results(tmp_path):
