@@ -33,9 +33,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_fidelity_is_a_loss_of_each_method(
-    method, scores_csv, micro_folder, tmp_path, monkeypatch
-):
+def test_fidelity_is_a_loss_of_each_method(method, scores_csv, micro_folder, tmp_path, monkeypatch):
     seen = []
 
     def watched(pred, target):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from miniatures import write_clip
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTokenizer
 
@@ -16,7 +17,6 @@ from latentiqa.commands.launch import build, config_folder
 from latentiqa.data.multi_scale import MultiScale
 from latentiqa.enhance.liqe import LIQE, LIQEPrior
 from latentiqa.errors import ConfigError, LatentiqaError
-from omegaconf import OmegaConf
 
 PROMPTS = [f"a photo with {word} quality" for word in ("bad", "poor", "fair", "good", "perfect")]
 VIEWS = MultiScale(32, crops=3, stride=4)
@@ -131,7 +131,7 @@ def test_a_download_is_said_before_it_fails(monkeypatch, caplog):
     described = prior("nobody/no-clip", download_gb=0.6)
     with (
         caplog.at_level(logging.WARNING),
-        pytest.raises(LatentiqaError, match="give its folder as prior.source"),
+        pytest.raises(LatentiqaError, match=r"give its folder as prior\.source"),
     ):
         described.load(torch.device("cpu"))
     assert "Downloading nobody/no-clip (revision main, about 0.6 GB)" in caplog.text

@@ -54,7 +54,7 @@ def test_a_hidden_layer_learns_what_is_not_linear():
 
 
 def test_losses_are_chosen_and_weighed():
-    x, y = problem()
+    x, _ = problem()
     heads = {
         name: MLPHead(**SMALL, losses=losses)
         for name, losses in {
@@ -68,7 +68,9 @@ def test_losses_are_chosen_and_weighed():
     assert torch.equal(usual, same)
     assert not torch.allclose(usual, other, atol=1e-3)
     assert reports["fidelity"]["val_srcc"] > 0.8
-    with pytest.raises(ConfigError, match=r"losses=\{'mae': 1\.0\}: expected weights >= 0 of mse, "):
+    with pytest.raises(
+        ConfigError, match=r"losses=\{'mae': 1\.0\}: expected weights >= 0 of mse, "
+    ):
         MLPHead(losses={"mae": 1.0})
 
 

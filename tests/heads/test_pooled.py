@@ -97,5 +97,5 @@ def test_mistakes_are_told(tmp_path):
     save_head(head, tmp_path)
     path = tmp_path / "head.json"
     path.write_text(path.read_text().replace('"RidgeHead"', '"os.system"'))
-    with pytest.raises(DataError, match="unknown head 'os.system'"):
+    with pytest.raises(DataError, match=r"unknown head 'os\.system'"):
         load_head(tmp_path)

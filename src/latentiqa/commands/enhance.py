@@ -11,8 +11,8 @@ fidelity. Results go to output=FOLDER at the inputs' size, with EXIF data and co
   latentiqa enhance photos/ space=pixels judges=[runs/nss-...]    the control: pixels
   latentiqa enhance photos/ input_reference=upscaled/             after another enhancer
 
-space= edict, ddim, fixed_point, latents or pixels; prior= default, run, psi or callable;
-fidelity= nlpd, mse, lpips, dists or mix; ascent= momentum or adam.
+space= edict, ddim, fixed_point, latents or pixels; prior= default, run, psi, liqe or
+callable; fidelity= nlpd, mse, lpips, dists or mix; ascent= momentum or adam.
 
 Judges rate and do not guide: where the prior rises and every one of them falls, it is said. With
 input_reference= the ascent begins at the other enhancer's picture, which fidelity holds to; what is

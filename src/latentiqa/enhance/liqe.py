@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -99,9 +100,11 @@ def embed(folder: Path, prompts: Sequence[str]) -> Tensor:
     Raises:
         LatentiqaError: the files are broken.
     """
+    # Any: transformers types what it returns as the model alone.
+    network: Any = CLIPTextModelWithProjection
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        tower, told = CLIPTextModelWithProjection.from_pretrained(
+        tower, told = network.from_pretrained(
             folder,
             dtype=torch.float32,
             use_safetensors=True,
