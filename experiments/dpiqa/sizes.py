@@ -1,10 +1,10 @@
-"""DP-IQA's teacher at the size of Stable Diffusion 1.5, beside what the paper says of it.
+"""DP-IQA's teacher at the size of Stable Diffusion 1.5 and its student, beside what the paper says.
 
 python experiments/dpiqa/sizes.py OUTPUT [--forward]
 
-Parameters and shapes are read off the teacher on PyTorch's meta device: no memory, no arithmetic.
---forward gives it random weights, too (5 GB in float32), and scores a random picture of 512 x 512.
-Writes sizes.json and sizes.md to OUTPUT.
+Parameters and shapes are read off them on PyTorch's meta device: no memory, no arithmetic.
+--forward gives the teacher random weights, too (5 GB in float32), and scores one picture of 512 x
+512. Writes sizes.json and sizes.md to OUTPUT.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from latentiqa.backbones.tiny_random import SCHEDULER, VAE, byte_tokenizer
 from latentiqa.dpiqa.teacher import Design, Teacher
 from latentiqa.files import write_atomic
 from latentiqa.runs import environment, peak_memory_mb, write_json
+from latentiqa.student.network import Design as StudentDesign
+from latentiqa.student.network import Student
+from latentiqa.student.trunks import TransformersTrunk
 
 PROMPTS = 495
 SIDE = 512
@@ -41,6 +44,9 @@ PAPER = {
     "up blocks' maps": "1280x16x16, 1280x32x32, 640x64x64, 320x64x64",
     "F_quality": "8x64x64",
     "score": "1",
+    "student (EfficientNet-B7)": "about 81 M",
+    "student's deepest map": "2560x16x16",
+    "student's F": "8x64x64",
 }
 """Of arXiv 2405.19996 and its public code; a U-Net's own size is Stable Diffusion's."""
 
@@ -53,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     teacher = true_size_teacher("meta")
     sizes = {name: f"{n / 1e6:.2f} M" for name, n in parameters(teacher).items()} | shapes(teacher)
+    sizes |= student_sizes()
     results: dict[str, Any] = {"kind": "sizes", "sizes": sizes, "paper": PAPER, **environment()}
     if options.forward:
         results["forward"] = forward(true_size_teacher("cpu"))
@@ -103,6 +110,22 @@ def shapes(teacher: Teacher) -> dict[str, str]:
         "up blocks' maps": ", ".join(map(shape_of, taken)),
         "F_quality": shape_of(quality),
         "score": shape_of(teacher.decoder.regress(quality.flatten(1))),
+    }
+
+
+def student_sizes() -> dict[str, str]:
+    """Parameters and shapes of the paper's student, on the meta device."""
+    with torch.device("meta"):
+        # transformers' own values of the config are those of B7.
+        trunk = TransformersTrunk(config={"model_type": "efficientnet"})
+        student = Student(StudentDesign(trunk, score="map", width=512), quality=True)
+        image = torch.empty(1, 3, SIDE, SIDE)
+    assert student.quality is not None
+    deepest = student.trunk(image)[-1]
+    return {
+        "student (EfficientNet-B7)": f"{sum(p.numel() for p in student.parameters()) / 1e6:.2f} M",
+        "student's deepest map": shape_of(deepest),
+        "student's F": shape_of(student.quality(deepest)),
     }
 
 

@@ -31,6 +31,12 @@ def test_maps_have_the_paper_s_shapes(teacher):
     }
 
 
+def test_the_student_is_as_large_as_the_paper_s():
+    counted, *maps = sizes.student_sizes().values()
+    assert counted == "81.01 M"
+    assert maps == ["2560x16x16", "8x64x64"]
+
+
 def test_the_table_is_written(tmp_path, capsys):
     sizes.main([str(tmp_path)])
     assert (tmp_path / "sizes.md").read_text() == capsys.readouterr().out.rstrip("\n") + "\n"
