@@ -15,6 +15,7 @@ VERBS = {
     "cost": "what a score of a trained run costs: parameters, operations, time, memory",
     "trace": "what a guided trajectory does to one picture: distances, score, maps",
     "enhance": "raise a quality model's score of pictures, in the latents of a diffusion model",
+    "compare": "quality models by the pictures they make: judged by each other, and by people",
     "pretrain": "train a small latent diffusion model on photos",
     "assess": "what a diffusion backbone can do: reconstruction, denoising, captions, samples",
     "report": "tables from the results.json of many runs",

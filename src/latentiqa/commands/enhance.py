@@ -51,6 +51,7 @@ from latentiqa.runs import environment, peak_memory_mb, read_json, signature, wr
 if TYPE_CHECKING:
     import torch
 
+    from latentiqa.backbones.ldm import LatentDiffusion
     from latentiqa.backbones.source import BackboneSource
     from latentiqa.data.images import BadImage
     from latentiqa.enhance.ascent import Ascent
@@ -114,9 +115,7 @@ def plan_run(config: DictConfig) -> Plan:
     if len(judges) < len(config.judges):
         raise ConfigError(f"judges={list(config.judges)}: two of them have the same name.")
     given = list(config.input) if isinstance(config.input, ListConfig) else [config.input]
-    # Callables are the user's: they lie where the command is typed.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    find_callables()
     terms = build(config.fidelity)
     if not terms:
         raise ConfigError("fidelity: expected one or more terms; choose one of conf/fidelity/.")
@@ -132,6 +131,12 @@ def plan_run(config: DictConfig) -> Plan:
         Path(config.output),
         named_results(given, Path(config.output)),
     )
+
+
+def find_callables() -> None:
+    """Let ``module:name`` find modules that lie where the command is typed, as a user's do."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
 
 
 def named_results(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
@@ -193,13 +198,19 @@ def told(prior: Prior, scale: Logistic) -> tuple[str, float, float, str]:
     return prior.title, scale.centre, scale.spread, scale.source
 
 
-def load(config: DictConfig, plan: Plan) -> Enhancer:
-    """Load all models, and fit the prior's scale where it is not given."""
+def load(config: DictConfig, plan: Plan, backbone: LatentDiffusion | None = None) -> Enhancer:
+    """Load all models, and fit the prior's scale where it is not given.
+
+    Args:
+        config: its ``reference`` and ``way`` are read.
+        plan: of the run.
+        backbone: where it is loaded already.
+    """
     from latentiqa.enhance.enhancer import Enhancer
 
     quality = plan.prior.load(plan.device)
     return Enhancer(
-        backbone=plan.source.load(plan.device),
+        backbone=backbone or plan.source.load(plan.device),
         space=plan.space,
         ascent=plan.ascent,
         quality=quality,
@@ -277,14 +288,18 @@ def enhance_one(config: DictConfig, plan: Plan, enhancer: Enhancer, path: Path) 
 
 
 def reference_of(config: DictConfig, path: Path, name: Path) -> Path | None:
-    """The other enhancer's picture: of the input's name, with any suffix.
+    """The other enhancer's picture, if there is one to begin at; raises as `beside`."""
+    if config.input_reference is None:
+        return None
+    return beside(Path(config.input_reference), path, name)
+
+
+def beside(folder: Path, path: Path, name: Path) -> Path:
+    """A picture's counterpart in another folder: of the input's name, with any suffix.
 
     Raises:
         DataError: there is none.
     """
-    if config.input_reference is None:
-        return None
-    folder = Path(config.input_reference)
     same = folder / name.parent / path.name
     found = same if same.is_file() else folder / name
     if not found.is_file():

@@ -48,13 +48,13 @@ def check_measures(names: Sequence[str]) -> None:
         ConfigError: a name is not known, or stands twice.
     """
     if not set(names) <= TITLES.keys() or len(set(names)) < len(names):
-        raise ConfigError(f"measures={list(names)}: expected some of {', '.join(TITLES)}, each once.")
+        raise ConfigError(
+            f"measures={list(names)}: expected some of {', '.join(TITLES)}, each once."
+        )
 
 
 @torch.no_grad()
-def measured(
-    image: Tensor, pristine: Tensor, measures: dict[str, Measure]
-) -> dict[str, float]:
+def measured(image: Tensor, pristine: Tensor, measures: dict[str, Measure]) -> dict[str, float]:
     """What all measures say of a picture.
 
     Args:

@@ -31,7 +31,7 @@ COLUMNS = (
 """Of a CSV file of picks; the first three are the same in all rows of a session."""
 
 SESSION = re.compile(r"[0-9a-f]{8,32}")
-LONGEST = 200
+LONGEST = 1_000
 """Characters of a name."""
 MOST = 100_000
 """Picks of a session."""
@@ -122,14 +122,16 @@ def read_picks(inputs: Iterable[str | Path]) -> list[Session]:
         DataError: a file is missing or not of picks, there are no picks, or they are of several
             studies.
     """
-    inputs = list(map(Path, inputs))
+    given = [Path(path) for path in inputs]
     sessions: dict[str, Session] = {}
     origins: dict[str, Path] = {}
-    for path in _files(inputs):
+    for path in _files(given):
         for session in _read(path):
             known = sessions.get(session.session)
             if known is not None and len(known.picks) >= len(session.picks):
-                log.info("%s: session %s is in %s, too", path, session.session, origins[session.session])
+                log.info(
+                    "%s: session %s is in %s, too", path, session.session, origins[session.session]
+                )
                 continue
             sessions[session.session], origins[session.session] = session, path
     by_study = {session.study: origins[session.session] for session in sessions.values()}
@@ -137,7 +139,7 @@ def read_picks(inputs: Iterable[str | Path]) -> list[Session]:
         told = ", ".join(f"{study} ({path})" for study, path in by_study.items())
         raise DataError(f"picks of {len(by_study)} studies: {told}; give those of one of them.")
     if not any(session.picks for session in sessions.values()):
-        raise DataError(f"{', '.join(map(str, inputs))}: no picks there.")
+        raise DataError(f"{', '.join(map(str, given))}: no picks there.")
     return list(sessions.values())
 
 

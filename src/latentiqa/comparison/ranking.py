@@ -135,6 +135,7 @@ def _placed(
     level: float,
 ) -> list[Ranked]:
     ends = [(1 - level) / 2, (1 + level) / 2]
+    order: list[int] = (-fitted).argsort(kind="stable").tolist()
     low, high = np.quantile(drawn, ends, axis=0)
     places = (-drawn).argsort(axis=1).argsort(axis=1) + 1
     # Whole ranks: of the bootstrap's own, not between two.
@@ -150,5 +151,5 @@ def _placed(
             int(total[i].sum()),
             int(total[i].sum() + total[:, i].sum()),
         )
-        for place, i in enumerate(np.argsort(-fitted, kind="stable"), 1)
+        for place, i in enumerate(order, 1)
     ]

@@ -100,9 +100,7 @@ def check_raters(
     ]
 
 
-def _others(
-    raters: Mapping[str, Sequence[Pick]], name: str, prior: float
-) -> dict[str, float]:
+def _others(raters: Mapping[str, Sequence[Pick]], name: str, prior: float) -> dict[str, float]:
     """Strengths of the models by all raters but one; nothing where they have no ranking."""
     picks = [p for other, found in raters.items() if other != name for p in found]
     names = sorted({m for p in picks if p.kind == PAIR for m in (p.left, p.right)})
@@ -136,8 +134,13 @@ def _measured(
         reasons.append(f"picked the {side} side in {times} of {len(picks)} trials")
 
     agreement = expected = None
-    apart = [others[p.winner] - others[p.loser] for p in picks if p.kind == PAIR and
-             {p.winner, p.loser} <= others.keys() and others[p.winner] != others[p.loser]]
+    apart = [
+        others[p.winner] - others[p.loser]
+        for p in picks
+        if p.kind == PAIR
+        and {p.winner, p.loser} <= others.keys()
+        and others[p.winner] != others[p.loser]
+    ]
     if apart:
         likely = [float(expit(abs(x))) for x in apart]
         agrees = sum(x > 0 for x in apart)

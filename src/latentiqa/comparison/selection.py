@@ -86,16 +86,14 @@ def select(
         Indices in the order of their choice; all of them where there are no more than ``count``.
 
     Raises:
-        ConfigError: a value is outside its range.
+        ConfigError: see `check_selection`.
 
     Example:
         >>> line = np.abs(np.subtract.outer([0.0, 0.1, 3.0], [0.0, 0.1, 3.0]))
         >>> select([1.0, 0.9, 0.5], line, 2), select([1.0, 0.9, 0.5], line, 2, diversity=0)
         ([0, 2], [0, 1])
     """
-    check_integer("selection.count", count, 1)
-    if not diversity >= 0:
-        raise ConfigError(f"selection.diversity={diversity}: expected a number >= 0.")
+    check_selection(count, diversity)
     gain = _scaled(np.asarray(discrepancies, dtype=np.float64))
     between = _scaled(np.asarray(distances, dtype=np.float64))
     chosen: list[int] = []
@@ -105,6 +103,18 @@ def select(
         value[chosen] = -np.inf
         chosen.append(int(value.argmax()))
     return chosen
+
+
+def check_selection(count: int | None, diversity: float) -> None:
+    """Refuse what `select` does not know; None is for all inputs.
+
+    Raises:
+        ConfigError: a value is outside its range.
+    """
+    if count is not None:
+        check_integer("selection.count", count, 1)
+    if not (isinstance(diversity, (int, float)) and diversity >= 0):
+        raise ConfigError(f"selection.diversity={diversity}: expected a number >= 0.")
 
 
 def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -57,19 +58,23 @@ def save_shares(path: Path, shares: Mapping[str, tuple[float, float, float]], x_
         shares: what was counted -> share and the ends of its 95 % interval, each in [0, 1].
         x_label: what the shares are of.
     """
-    figure = _figure(7, 0.8 + 0.22 * len(shares))
-    axes = figure.add_subplot()
-    share, low, high = np.array(list(shares.values())).T
-    rows = np.arange(len(shares))
-    # An interval may end at its share, but for rounding.
-    arms = np.maximum([share - low, high - share], 0)
-    axes.errorbar(share, rows, xerr=arms, fmt="o", markersize=4, capsize=2)
+    figure, axes = _intervals(shares, f"{x_label}, 95 % intervals")
     axes.axvline(0.5, color="grey", linestyle="--")
-    axes.set_yticks(rows, list(shares), fontsize=7)
-    axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.set_xlabel(f"{x_label}, 95 % intervals", size=9)
-    axes.grid(alpha=0.3, axis="x")
+    _save(figure, path)
+
+
+def save_intervals(
+    path: Path, values: Mapping[str, tuple[float, float, float]], x_label: str
+) -> None:
+    """Draw values with their intervals, one below the other, and write the figure as PNG.
+
+    Args:
+        path: the file.
+        values: what was measured -> value and the ends of its interval.
+        x_label: what the values are.
+    """
+    figure, _ = _intervals(values, x_label)
     _save(figure, path)
 
 
@@ -227,6 +232,24 @@ def coloured(values: Any, low: float, high: float) -> Any:
         (1, 2, 3)
     """
     return colormaps["inferno"]((np.asarray(values) - low) / (high - low))[..., :3]
+
+
+def _intervals(
+    values: Mapping[str, tuple[float, float, float]], x_label: str
+) -> tuple[Figure, Axes]:
+    """Dots with arms, one below the other."""
+    figure = _figure(7, 0.8 + 0.22 * len(values))
+    axes = figure.add_subplot()
+    value, low, high = np.array(list(values.values())).T
+    rows = np.arange(len(values))
+    # An interval may end at its value, but for rounding.
+    arms = np.maximum([value - low, high - value], 0)
+    axes.errorbar(value, rows, xerr=arms, fmt="o", markersize=4, capsize=2)
+    axes.set_yticks(rows, list(values), fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel(x_label, size=9)
+    axes.grid(alpha=0.3, axis="x")
+    return figure, axes
 
 
 def _figure(width: float, height: float) -> Figure:

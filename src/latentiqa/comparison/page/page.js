@@ -30,9 +30,12 @@
     $("count").textContent = count;
     $("kept").textContent = "";
     $("resume").hidden = true;
-    if (kept && kept.picks.length && kept.picks.length < count) {
+    if (kept && kept.picks.length) {
+      const done = kept.picks.length >= count;
       $("resume").hidden = false;
-      $("resume").textContent = `Go on as ${kept.rater} (${kept.picks.length} of ${count})`;
+      $("resume").textContent = done
+        ? `The picks of ${kept.rater}`
+        : `Go on as ${kept.rater} (${kept.picks.length} of ${count})`;
       $("resume").onclick = () => run(kept);
     }
     show("start");
