@@ -1,0 +1,237 @@
+"""`latentiqa compare`: pictures of several models, their judges, a page; picks, and a ranking."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import Outcome, finish, spawn, succeed, type_in
+from miniatures import write_image
+from PIL import Image
+from simulated_raters import STRENGTHS, picks_of, said
+
+MODELS = ("quality_models:brightness", "quality_models:contrast")
+
+
+@pytest.fixture
+def options(micro_folder, tmp_path) -> list[str]:
+    """Two tiny models, a short ascent on the micro backbone, scales of six small pictures."""
+    for i in range(3):
+        write_image(tmp_path / "photos" / f"{i}.png", i, (64, 64))
+        write_image(tmp_path / "any" / f"{i}.png", i)
+        Image.new("RGB", (24, 16), (60 * i + 30,) * 3).save(tmp_path / "any" / f"flat{i}.png")
+    backbone = ["backbone=folder", f"backbone.source={micro_folder}", "backbone.resolution=64"]
+    short = ["ascent.iterations=1", "space.chain.steps=1", "tiles.overlap=16"]
+    places = [f"output={tmp_path / 'out'}", f"reference={tmp_path / 'any'}"]
+    psi = ["perceptual@selection.psi=nss", "selection.count=2"]
+    return [*backbone, *short, *places, *psi, f"models=[{','.join(MODELS)}]"]
+
+
+def results(outcome: Outcome) -> dict:
+    return json.loads(Path(outcome.out.splitlines()[-1]).read_text())
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=float) / 255
+
+
+def test_models_make_judge_and_are_shown(options, tmp_path):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    (photos / "bad.png").write_bytes(b"no picture")
+    more = ["judges=[quality_models:darkness]", f"pristine={photos}", "page.title=Nicer?"]
+    outcome = type_in("compare", str(photos), *options, *more)
+    assert outcome.status == 1
+    assert "bad.png: not a picture" in outcome.err
+    found = results(outcome)
+    assert found["n"] == {"pictures": 3, "shown": 2, "failed": 1}
+    assert set(found["models"]) == set(MODELS)
+
+    makers = ["input", *MODELS, "pristine"]
+    assert list(found["matrix"]) == makers
+    for maker in makers:
+        folder = (
+            photos if maker in ("input", "pristine") else out / "models" / maker.replace(":", "_")
+        )
+        folder = folder if folder == photos else folder / "pictures"
+        means = [pixels(folder / f"{i}.png").mean() for i in range(3)]
+        # The judge has no scale: its scores are raw.
+        row = found["matrix"][maker]
+        assert row["quality_models:darkness"] == pytest.approx(-np.mean(means), rel=1e-4)
+        scale = found["models"][MODELS[0]]
+        mapped = [100 / (1 + np.exp(-(m - scale["centre"]) / scale["spread"])) for m in means]
+        assert row[MODELS[0]] == pytest.approx(np.mean(mapped), rel=1e-4)
+        raw = [p["scores"][maker][MODELS[0]] for p in found["pictures"]]
+        assert raw == pytest.approx(means, rel=1e-4)
+    assert found["measures"]["input"]["ssim"] == pytest.approx(1)
+    assert found["measures"][MODELS[0]]["nlpd"] > 0
+
+    apart = [p["discrepancy"] for p in found["pictures"]]
+    assert found["shown"][0] == str(int(np.argmax(apart)))
+    study = (out / "page" / "study.js").read_text()
+    assert f'"study": "{found["study"]}"' in study
+    assert '"title": "Nicer?"' in study
+    assert len(list((out / "page" / "pictures").iterdir())) >= 2 * 4 - 1
+    assert (out / "page" / "index.html").is_file()
+    assert (out / "sheet.png").is_file()
+    table = (out / "matrix.md").read_text()
+    assert table in outcome.out
+    assert "not mapped: quality_models:darkness" in table
+    with (out / "matrix.csv").open(newline="") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    assert [row["pictures of"] for row in rows] == makers
+    mean = found["matrix"][MODELS[0]][MODELS[1]]
+    assert float(rows[1]["mean of the others"]) == pytest.approx(mean, rel=1e-3)
+
+
+def test_what_is_done_is_not_done_again(options, tmp_path, monkeypatch):
+    from latentiqa.enhance.enhancer import Enhancer
+
+    made = []
+    whole = Enhancer.__call__
+    monkeypatch.setattr(
+        Enhancer, "__call__", lambda self, *images: made.append(1) or whole(self, *images)
+    )
+    first = results(succeed("compare", str(tmp_path / "photos"), *options))
+    assert len(made) == 6
+    # As if it had been killed there; and a model and a picture are added.
+    (tmp_path / "out/models/quality_models_contrast/rows/1.json").unlink()
+    write_image(tmp_path / "photos" / "new.png", 9, (64, 64))
+    more = [*options[:-1], f"models=[{','.join(MODELS)},quality_models:darkness]"]
+    again = results(succeed("compare", str(tmp_path / "photos"), *more))
+    assert len(made) == 6 + 1 + 2 + 4
+    for old, new in zip(first["pictures"], again["pictures"], strict=False):
+        assert old["scores"]["input"].items() <= new["scores"]["input"].items()
+        assert old["discrepancy"] != new["discrepancy"]
+    rated = json.loads((tmp_path / "out/ratings/quality_models_darkness.json").read_text())
+    assert len(rated["scores"]) == 4 * 4
+
+
+def test_a_picture_that_one_model_fails_on_is_left_out_and_said(options, tmp_path, monkeypatch):
+    import quality_models
+
+    def picky(image):
+        return image.mean(dim=(1, 2, 3)) * (float("nan") if image.shape[-1] == 48 else 1)
+
+    monkeypatch.setattr(quality_models, "darkness", picky)
+    write_image(tmp_path / "photos" / "1.png", 1, (48, 64))
+    more = ["judges=[quality_models:darkness]", "tiles.overlap=8"]
+    outcome = type_in("compare", str(tmp_path / "photos"), *options, *more)
+    assert outcome.status == 1
+    found = results(outcome)
+    assert [p["name"] for p in found["pictures"]] == ["0", "2"]
+    assert found["failed"][0]["name"].endswith("1.png")
+    assert found["failed"][0]["reason"].startswith("quality_models:darkness on input: ")
+
+
+def test_psis_and_runs_are_models_by_a_word(options, tmp_path, micro_run, embedded):
+    more = [f"models=[default,psi:nss,{micro_run}]", f"good={tmp_path / 'any'}"]
+    more += ["+psis.nss.scales=1", "judges=[]", "ascent.iterations=0", "selection.count=null"]
+    changed = [option for option in options if not option.startswith(("models", "ascent", "sele"))]
+    found = results(succeed("compare", str(tmp_path / "photos"), *changed, *more))
+    names = ["default", "psi:nss", micro_run.name]
+    assert list(found["models"]) == names
+    row = found["matrix"]["input"]
+    assert row["default"] == pytest.approx(row[micro_run.name])  # one is in the place of the other
+    assert found["n"]["shown"] == 3
+
+
+def write_picks(folder: Path, raters: dict) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, (name, picks) in enumerate(raters.items()):
+        keys = ("kind", "picture", "left", "right", "milliseconds")
+        rows = [{k: getattr(p, k) for k in keys} | {"pick": p.side} for p in picks]
+        found = said(session=f"{i:08x}", picks=rows) | {"rater": name}
+        (folder / f"{i}.json").write_text(json.dumps(found))
+
+
+def test_picks_become_a_ranking(tmp_path):
+    generator = np.random.default_rng(0)
+    raters = {f"rater {i}": picks_of(generator) for i in range(12)}
+    raters["nobody | there"] = picks_of(generator, care=0, side="right")
+    out = tmp_path / "out"
+    write_picks(out / "picks", raters)
+    outcome = succeed("compare", "rank", f"output={out}", "rank.resamples=100")
+    found = results(outcome)
+    assert [model["name"] for model in found["models"]] == list(STRENGTHS)
+    assert found["n"] == {"raters": 13, "picks": 13 * 60, "dropped": 0}
+    flagged = {rater["name"]: rater["reasons"] for rater in found["raters"] if rater["reasons"]}
+    assert list(flagged) == ["nobody | there"]
+    assert "picked the right side in 72 of 72 trials" in flagged["nobody | there"]
+    assert "inconsistent: nobody | there" in " ".join(outcome.err.split())
+    assert found["picked_over"]["a"]["b"] > 0.5
+    assert (out / "ranking.md").read_text() in outcome.out
+    assert "inconsistent raters, not left out: nobody" in outcome.out
+    with (out / "raters.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 13
+    with Image.open(out / "ranking.png") as figure:
+        assert figure.width > 500
+
+    paths = [str(out / "picks" / "0.json"), str(out / "picks" / "12.json")]
+    fewer = results(succeed("compare", "rank", *paths, f"output={out}", "rank.drop_flagged=true"))
+    assert fewer["n"] == {"raters": 1, "picks": 60, "dropped": 1}
+    assert fewer["drawn"] == "picks"
+    listed = f"picks=[{','.join(paths)}]"
+    assert results(succeed("compare", "rank", listed, f"output={out}"))["n"]["raters"] == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["rank", "output=gone"], "gone/picks: expected a .json or .csv file of picks"),
+        (["rank", "a.json", "picks=b.json"], "expected one of both"),
+        (["rank", "rank.limits.few=0"], "few=0"),
+        (["rank", "rank.drop_flagged=maybe"], "rank.drop_flagged='maybe'"),
+        (["serve", "out"], "the comparison's folder is output=FOLDER"),
+        (["serve", "output=gone"], "gone/page: no 2AFC page there"),
+        (["photos"], "models is not set"),
+        (["photos", "models=default"], "models=default: expected a list"),
+        (["photos", "models=[default]"], "models=['default']: expected two or more"),
+        (["photos", "models=[default,default]"], "two have the same name"),
+        (["photos", "models=[default,m:q]", "judges=[default]"], "two have the same name"),
+        (["photos", "models=[default,m:q]"], "m:q has no scale of its own: give reference=FOLDER"),
+        (["photos", "models=[default,psi:nss]"], "psi:nss needs good=FOLDER"),
+        (["photos", "models=[default,psi:x]", "good=photos"], "psi:x: expected one of arniqa,"),
+        (["photos", "models=[default,psi:sd]", "good=photos"], "prior.psi=BackboneFeatures"),
+        (["photos", "models=[default,psi:dists]", "good=photos"], "add '+psis.dists.weights=...'"),
+        (["photos", "models=[default,runs/gone]"], "runs/gone"),
+        (["photos", "models=[default,m:q]", "reference=r", "measures=[psnr,vmaf]"], "'vmaf']"),
+        (["photos", "models=[default,m:q]", "reference=r", "pristine=p"], "pristine=p: expected"),
+        (["photos", "models=[default,m:q]", "reference=r", "page.trials=0"], "page.trials=0"),
+        (["photos", "models=[default,m:q]", "reference=r", "selection.count=0"], "count=0"),
+        (["photos", "models=[default,m:q]", "reference=r", "way.kind=film"], "way.kind='film'"),
+        (["photos", "models=[default,m:q]", "reference=r", "output=photos/o"], "lies inside of"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_are_told_before_anything_is_loaded(
+    typed, told, tmp_path, monkeypatch, nothing_loaded
+):
+    write_image(tmp_path / "photos" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    outcome = type_in("compare", *typed)
+    assert outcome.status == 1
+    assert told in " ".join(outcome.err.split())
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.slow
+def test_serve_ends_when_it_is_interrupted(tmp_path):
+    import signal
+    import urllib.request
+
+    page = tmp_path / "out" / "page"
+    page.mkdir(parents=True)
+    for name in ("index.html", "study.js"):
+        (page / name).write_text("here")
+    process = spawn("compare", "serve", f"output={tmp_path / 'out'}", "serve.port=0")
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    assert address.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(address, timeout=20) as answer:
+        assert answer.read() == b"here"
+    process.send_signal(signal.SIGINT)
+    assert finish(process).status == 0
