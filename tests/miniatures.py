@@ -90,7 +90,7 @@ def recipe(name: str) -> str:
 
 
 def recipes(verb: str) -> list[str]:
-    """Names of all recipes of a verb: train, pretrain, distill or enhance."""
+    """Names of all recipes of a verb: train, pretrain, distill, enhance or compare."""
     names = {path.stem for path in config_folder("experiments").glob("*/experiment/*.yaml")}
     return sorted(name for name in names if verb_of(recipe(name)) == verb)
 
@@ -98,6 +98,7 @@ def recipes(verb: str) -> list[str]:
 def verb_of(text: str) -> str:
     """The verb that a recipe is for, by a group that no other verb has."""
     marks = {
+        "compare": "\nmodels:",
         "pretrain": "override /stage",
         "distill": "override /student",
         "enhance": "override /space",

@@ -128,15 +128,17 @@ def test_a_picture_that_one_model_fails_on_is_left_out_and_said(options, tmp_pat
 
 
 def test_psis_and_runs_are_models_by_a_word(options, tmp_path, micro_run, embedded):
-    more = [f"models=[default,psi:nss,{micro_run}]", f"good={tmp_path / 'any'}"]
-    more += ["+psis.nss.scales=1", "judges=[]", "ascent.iterations=0", "selection.count=null"]
+    more = [f"models=[default,psi:nss,psi:own,{micro_run}]", f"good={tmp_path / 'any'}"]
+    more += ["+psis.nss.scales=1", "+psis.own._target_=latentiqa.perceptual.nss.NSS"]
+    more += ["ascent.iterations=0", "selection.count=null"]
     changed = [option for option in options if not option.startswith(("models", "ascent", "sele"))]
-    found = results(succeed("compare", str(tmp_path / "photos"), *changed, *more))
-    names = ["default", "psi:nss", micro_run.name]
+    found = results(succeed("compare", str(tmp_path / "photos" / "0.png"), *changed, *more))
+    names = ["default", "psi:nss", "psi:own", micro_run.name]
     assert list(found["models"]) == names
     row = found["matrix"]["input"]
     assert row["default"] == pytest.approx(row[micro_run.name])  # one is in the place of the other
-    assert found["n"]["shown"] == 3
+    assert found["models"]["psi:nss"] != found["models"]["psi:own"]
+    assert found["n"]["shown"] == 1
 
 
 def write_picks(folder: Path, raters: dict) -> None:

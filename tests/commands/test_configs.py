@@ -31,7 +31,9 @@ from latentiqa.student.trunks import LiteTrunk
 CONF = config_folder("conf")
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 RECIPES = {
-    name: verb for verb in ("train", "pretrain", "distill", "enhance") for name in recipes(verb)
+    name: verb
+    for verb in ("train", "pretrain", "distill", "enhance", "compare")
+    for name in recipes(verb)
 }
 OTHER_VERBS = {
     **dict.fromkeys(("stage", "alignment"), "pretrain"),
@@ -117,7 +119,7 @@ def test_every_group_of_the_issue_is_there():
     choices = {group: {name for g, name in CHOICES if g == group} for group in groups}
     assert choices["trainer"] >= {"cpu", "gpu", "ddp"}
     assert choices["logger"] >= {"csv", "wandb", "none"}
-    assert {"demo", "lgdm_biq2021", "tiny_diffusion", "map_enhance"} <= set(RECIPES)
+    assert {"demo", "lgdm_biq2021", "tiny_diffusion", "map_enhance", "compare"} <= set(RECIPES)
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
@@ -325,6 +327,7 @@ def test_every_experiment_states_its_method(name, verb):
     groups = {"train": method.split(), "pretrain": ["stage", "dataset"]}
     groups["distill"] = ["student", "augment", "views", "dataset"]
     groups["enhance"] = ["backbone", "space", "prior", "fidelity", "ascent"]
+    groups["compare"] = ["backbone", "space", "fidelity", "ascent"]
     assert {group: choices[group] for group in groups[verb]} == stated
 
 

@@ -67,17 +67,20 @@ def model_of(config: DictConfig, word: str) -> Model:
 
 
 def psi_options(config: DictConfig, name: str) -> Any:
-    """Keys of a psi: of its choice in conf/perceptual/, and those that ``psis`` changes.
+    """Keys of a psi: of its choice in conf/perceptual/ with what ``psis`` changes, or all of them.
 
     Raises:
-        ConfigError: there is no such choice.
+        ConfigError: there is no such choice, or a key is missing.
     """
     folder = config_folder("conf") / "perceptual"
-    if not (folder / f"{name}.yaml").is_file():
-        known = sorted(path.stem for path in folder.glob("*.yaml"))
-        raise ConfigError(f"psi:{name}: expected one of {', '.join(known)}.")
-    changed = config.psis.get(name) or {}
-    found = OmegaConf.merge(OmegaConf.load(folder / f"{name}.yaml"), changed)
+    found = config.psis.get(name) or OmegaConf.create({})
+    if "_target_" not in found:
+        if not (folder / f"{name}.yaml").is_file():
+            known = sorted(path.stem for path in folder.glob("*.yaml"))
+            raise ConfigError(
+                f"psi:{name}: expected one of {', '.join(known)}, or psis.{name} with a _target_."
+            )
+        found = OmegaConf.merge(OmegaConf.load(folder / f"{name}.yaml"), found)
     if missing := OmegaConf.missing_keys(found):
         key = sorted(missing)[0]
         raise ConfigError(f"psi:{name} needs {key}: add '+psis.{name}.{key}=...'.")
