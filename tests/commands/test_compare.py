@@ -24,7 +24,9 @@ def options(micro_folder, tmp_path) -> list[str]:
         write_image(tmp_path / "any" / f"{i}.png", i)
         Image.new("RGB", (24, 16), (60 * i + 30,) * 3).save(tmp_path / "any" / f"flat{i}.png")
     backbone = ["backbone=folder", f"backbone.source={micro_folder}", "backbone.resolution=64"]
-    short = ["ascent.iterations=1", "space.chain.steps=1", "tiles.overlap=16"]
+    # Without the residual, so that models' results differ after an iteration.
+    short = ["ascent.iterations=1", "space.chain.steps=1", "space.keep_residual=false"]
+    short += ["tiles.overlap=16"]
     places = [f"output={tmp_path / 'out'}", f"reference={tmp_path / 'any'}"]
     psi = ["perceptual@selection.psi=nss", "selection.count=2"]
     return [*backbone, *short, *places, *psi, f"models=[{','.join(MODELS)}]"]

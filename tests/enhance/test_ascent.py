@@ -35,6 +35,7 @@ CPU = torch.device("cpu")
 SCALE = Logistic(0.5, 0.1)
 SPACES = {
     "edict": Latents(EDICT(steps=2)),
+    "residual": Latents(EDICT(steps=2), keep_residual=True),
     "middle": Latents(EDICT(steps=4, at=1)),
     "ddim": Latents(DDIM(steps=2)),
     "z0": Latents(DDIM(at=0)),
@@ -99,11 +100,22 @@ def test_the_gradient_is_of_both_pictures_of_the_pair(micro, pictures):
     image, space = pictures[0][:1], Latents(EDICT(at=0))
     goal = objective(image, space, micro)
     z = space.start(micro, image).requires_grad_()
-    total, parts = goal(*space.pictures(micro, z))
+    total, parts = goal(*space.pictures(micro, z, 0.0))
     assert total.item() == pytest.approx(2 * parts["objective"], rel=1e-5)
     (gradient,) = torch.autograd.grad(total, z)
     torch.testing.assert_close(gradient[0], gradient[1])
     assert gradient.abs().max() > 0
+
+
+def test_with_the_residual_an_ascent_begins_at_the_picture_itself(micro, pictures):
+    image = pictures[0][:1]
+    lossy, kept = (Latents(EDICT(steps=2), keep_residual=keep) for keep in (False, True))
+    z = kept.start(micro, image)
+    first, second = kept.pictures(micro, z, kept.residual(micro, image))[0]
+    torch.testing.assert_close(first, image[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(second, image[0], atol=1e-5, rtol=0)
+    decoded = lossy.pictures(micro, z, lossy.residual(micro, image))[0]
+    assert (decoded[0] - image[0]).abs().mean() > 0.01
 
 
 def test_an_ascent_ends_when_it_is_enough_and_when_nothing_is_gained(micro, pictures):

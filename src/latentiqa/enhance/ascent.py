@@ -206,12 +206,13 @@ def ascend(
         LatentiqaError: a model's score is not finite.
     """
     z, move = space.start(backbone, image), ascent.rule.begin()
+    residual = space.residual(backbone, image)
     rows: list[dict[str, Any]] = []
     frames: dict[int, Tensor] = {}
     best, picture, ended = 0, image[0], ""
     for i in range(ascent.iterations + 1):
         z = z.detach().requires_grad_()
-        pictures, latents = space.pictures(backbone, z)
+        pictures, latents = space.pictures(backbone, z, residual)
         total, parts = objective(pictures, latents)
         shown = pictures[0].detach()
         if i == 0 or parts["objective"] > rows[best]["objective"]:

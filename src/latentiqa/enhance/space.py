@@ -31,8 +31,19 @@ class Space(ABC):
         """Find z of a picture ``(1, 3, H, W)``; first comes which of its pictures it is."""
 
     @abstractmethod
-    def pictures(self, backbone: LatentDiffusion, z: Tensor) -> tuple[Tensor, Tensor | None]:
+    def residual(self, backbone: LatentDiffusion, image: Tensor) -> Tensor | float:
+        """What a picture ``(1, 3, H, W)`` has and `pictures` are to have, though no z shows it."""
+
+    @abstractmethod
+    def pictures(
+        self, backbone: LatentDiffusion, z: Tensor, residual: Tensor | float
+    ) -> tuple[Tensor, Tensor | None]:
         """The pictures of z, differentiably.
+
+        Args:
+            backbone: the frozen model.
+            z: what `start` found, moved.
+            residual: added to each.
 
         Returns:
             ``(S, 3, H, W)`` clipped to [0, 1], float32, and what they are decoded from. The first
@@ -46,9 +57,13 @@ class Latents(Space):
 
     Args:
         chain: its ``at`` says where: 1000 for z_T, 0 for the clean latents.
+        keep_residual: what the autoencoder loses of the picture, ``x - D(E(x))``, is added to all
+            that is decoded, so that only what ascent changes is changed. Ours; false is the paper's
+            ``x = D(f(z))``, each result of which has lost it.
     """
 
     chain: Chain
+    keep_residual: bool = False
 
     def multiple(self, backbone: LatentDiffusion) -> int:
         """See `Space`."""
@@ -64,10 +79,20 @@ class Latents(Space):
         """``(S, 1, C, h, w)`` in float64, see `Chain.invert`."""
         return self.chain.invert(backbone, backbone.encode(image).double())
 
-    def pictures(self, backbone: LatentDiffusion, z: Tensor) -> tuple[Tensor, Tensor | None]:
+    @torch.no_grad()
+    def residual(self, backbone: LatentDiffusion, image: Tensor) -> Tensor | float:
+        """See `Space`: nothing unless it is kept."""
+        if not self.keep_residual:
+            return 0.0
+        return image.float() - backbone.decode(backbone.encode(image)).float()
+
+    def pictures(
+        self, backbone: LatentDiffusion, z: Tensor, residual: Tensor | float
+    ) -> tuple[Tensor, Tensor | None]:
         """See `Space`."""
         latents = self.chain.denoise(backbone, z).flatten(0, 1)
-        return backbone.decode(latents.to(backbone.dtype)).float().clamp(0, 1), latents
+        decoded = backbone.decode(latents.to(backbone.dtype)).float()
+        return (decoded + residual).clamp(0, 1), latents
 
 
 @dataclass(frozen=True)
@@ -86,6 +111,12 @@ class Pixels(Space):
         """``(1, 3, H, W)``."""
         return image.clone()
 
-    def pictures(self, backbone: LatentDiffusion, z: Tensor) -> tuple[Tensor, Tensor | None]:
+    def residual(self, backbone: LatentDiffusion, image: Tensor) -> Tensor | float:
+        """See `Space`: pixels are all there is."""
+        return 0.0
+
+    def pictures(
+        self, backbone: LatentDiffusion, z: Tensor, residual: Tensor | float
+    ) -> tuple[Tensor, Tensor | None]:
         """See `Space`."""
-        return z.clamp(0, 1), None
+        return (z + residual).clamp(0, 1), None
