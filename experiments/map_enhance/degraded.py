@@ -36,7 +36,7 @@ from latentiqa.perceptual.nss import NSS
 from latentiqa.runs import environment, write_json
 
 KINDS = ("gaussian_blur", "gaussian_noise", "jpeg", "low_light")
-SPACES = {"latents": ["space=edict"], "pixels": ["space=pixels"]}
+SPACES = {"latents": ["space=edict", "space.chain.steps=5"], "pixels": ["space=pixels"]}
 """Names of the two ascents, and what is typed for them."""
 
 
