@@ -78,8 +78,8 @@ def signature(config: Mapping[str, Any], **content: str) -> str:
         *parents, last = key.split(".")
         node: Any = kept
         for parent in parents:
-            node = node.get(parent) or {}
-        if key not in USUAL or node.get(last) == USUAL[key]:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if isinstance(node, dict) and (key not in USUAL or node.get(last) == USUAL[key]):
             node.pop(last, None)
     return digest({"schema": SCHEMA, "config": kept, **content})
 

@@ -451,9 +451,10 @@ def test_examples_of_the_help_compose(verb, monkeypatch, capsys):
     from latentiqa.commands.launch import config_folder, register_search_path
 
     text = type_as_shell(monkeypatch, capsys, verb, "--help").out.replace("\\\n", " ")
-    examples = [line for line in text.splitlines() if f"latentiqa {verb} " in line]
+    told = [part for part in text.split("\n\n") if not part.startswith("Usage:")]
+    examples = [line for part in told for line in part.splitlines() if f"latentiqa {verb} " in line]
     register_search_path()
-    for example in examples[1:]:  # the first is the usage
+    for example in examples:
         words = shlex.split(example.split("latentiqa ", 1)[1])[1:]
         overrides = [word for word in words if "=" in word and "," not in word]
         if verb == "evaluate" and not any(word.startswith("dataset=") for word in words):
