@@ -1,7 +1,8 @@
-"""Put finished runs of this study into the repository.
+"""Put finished runs into the repository.
 
-python experiments/tiny_backbone/ship.py results NAME=RUN [NAME=RUN ...]
-    copies results.json, curves, tables and the last grid of pictures, as JPEG, to results/NAME
+python experiments/tiny_backbone/ship.py results [STUDY/]NAME=RUN [[STUDY/]NAME=RUN ...]
+    copies results.json, curves, tables and the last grid of pictures, as JPEG, to results/NAME of
+    this study or of another one
 python experiments/tiny_backbone/ship.py backbone RUN [AUTOENCODER_RUN]
     makes RUN/pipeline the embedded backbone, with the decoder of AUTOENCODER_RUN, whose encoder
     has to be the same, and with its model card written from results/
@@ -57,7 +58,8 @@ def main(verb: str, *arguments: str) -> None:
         case "results":
             for argument in arguments:
                 name, run = argument.split("=", 1)
-                copy_results(Path(run), RESULTS / name)
+                study, _, name = name.rpartition("/")
+                copy_results(Path(run), STUDY.parent / (study or STUDY.name) / "results" / name)
         case "backbone":
             ship_backbone(*map(Path, arguments))
         case "decoder":
