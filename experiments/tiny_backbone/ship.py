@@ -36,7 +36,7 @@ from latentiqa.runs import read_json, write_csv, write_json
 STUDY = Path(__file__).parent
 PACKAGE = STUDY.parents[1] / "src" / "latentiqa"
 RESULTS = STUDY / "results"
-TABLES = ("*.csv", "denoising.png", "captions.png")
+TABLES = ("*.csv", "cost.json", "denoising.png", "captions.png")
 """What is copied from a run's folder as it is, beside results.json."""
 
 GRIDS = ("samples.png", "reconstruction.png")
