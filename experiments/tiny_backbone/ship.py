@@ -58,8 +58,8 @@ def main(verb: str, *arguments: str) -> None:
         case "results":
             for argument in arguments:
                 name, run = argument.split("=", 1)
-                study, _, name = name.rpartition("/")
-                copy_results(Path(run), STUDY.parent / (study or STUDY.name) / "results" / name)
+                study, name = name.split("/", 1) if "/" in name else (STUDY.name, name)
+                copy_results(Path(run), STUDY.parent / study / "results" / name)
         case "backbone":
             ship_backbone(*map(Path, arguments))
         case "decoder":
