@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -41,12 +42,15 @@ def serve(config: DictConfig, words: Sequence[str]) -> Done:
     server = make_server(folder / "page", folder / "picks", config.serve.port)
     print(f"http://{HOST}:{server.server_port}/", flush=True)
     log.info("picks go to %s; Ctrl+C ends", folder / "picks")
+    # What service managers send ends it, too.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
         pass
     finally:
         server.server_close()
+        signal.signal(signal.SIGTERM, before)
     return Done()
 
 
