@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,7 +24,7 @@ from latentiqa.errors import ConfigError, LatentiqaError
 from latentiqa.hub import ModelFiles
 from latentiqa.perceptual.vit import CLIP, VisionTransformer
 from latentiqa.perceptual.vit import FILES as VISION_FILES
-from latentiqa.perceptual.weights import refuse_absent
+from latentiqa.perceptual.weights import load_whole
 
 FILES = (
     *VISION_FILES,
@@ -100,22 +99,12 @@ def embed(folder: Path, prompts: Sequence[str]) -> Tensor:
     Raises:
         LatentiqaError: the files are broken.
     """
-    # Any: transformers types what it returns as the model alone.
-    network: Any = CLIPTextModelWithProjection
+    said = f"CLIP folder {folder}"
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        tower, told = network.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
     except Exception as error:
-        raise LatentiqaError(
-            f"CLIP folder {folder} could not be loaded: {error}. Fetch it again."
-        ) from error
-    refuse_absent(folder, told)
+        raise LatentiqaError(f"{said} could not be loaded: {error}. Fetch it again.") from error
+    tower = load_whole(CLIPTextModelWithProjection, folder, said)
     tokens = tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt")
     return tower.eval()(**tokens).text_embeds
 

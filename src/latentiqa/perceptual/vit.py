@@ -14,7 +14,6 @@ from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Dinov2Config, Dinov2Model
@@ -25,7 +24,7 @@ from latentiqa.hub import ModelFiles
 from latentiqa.hyperfeatures.pooling import pool_all, pooled_widths
 from latentiqa.perceptual.names import as_patterns, expand
 from latentiqa.perceptual.preprocessing import Preprocessing
-from latentiqa.perceptual.weights import once_a_device, refuse_absent
+from latentiqa.perceptual.weights import load_whole, once_a_device
 
 if TYPE_CHECKING:
     from latentiqa.backbones.ldm import LatentDiffusion
@@ -97,20 +96,8 @@ class VisionTransformer(nn.Module):
         self.preprocess = _preprocessing(family, folder, config, size)
         if "embedding" not in self.layers:
             config.num_hidden_layers = 1 + max(int(name.split(".")[1]) for name in self.layers)
-        try:
-            self.net, told = family.model.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        except Exception as error:
-            raise LatentiqaError(
-                f"{family.name} folder {folder} could not be loaded: {error}. Fetch it again."
-            ) from error
-        refuse_absent(folder, told)
+        said = f"{family.name} folder {folder}"
+        self.net = load_whole(family.model, folder, said, config=config)
         self.requires_grad_(False)
         self.eval()
 

@@ -132,20 +132,34 @@ def fill(
         value.copy_(published[key])
 
 
-def refuse_absent(folder: Path, told: Mapping[str, Any]) -> None:
-    """Refuse a model of transformers that was not filled whole.
+def load_whole(network: Any, folder: Path, said: str, **options: Any) -> Any:
+    """A model of transformers in float32, all of it from the safetensors of a folder.
 
-    It draws what it does not find at random, with no more than a warning.
+    transformers draws what it does not find at random, with no more than a warning.
 
     Args:
+        network: its class.
         folder: in transformers' format.
-        told: what ``from_pretrained(..., output_loading_info=True)`` tells beside the model.
+        said: what the folder is to the user, for errors.
+        **options: further ones of ``from_pretrained``.
 
     Raises:
-        LatentiqaError: tensors are missing.
+        LatentiqaError: the files are broken, or tensors are missing.
     """
+    try:
+        model, told = network.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+    except Exception as error:
+        raise LatentiqaError(f"{said} could not be loaded: {error}. Fetch it again.") from error
     if absent := sorted(told["missing_keys"]):
         raise LatentiqaError(
             f"{folder / 'model.safetensors'}: {len(absent)} tensors are missing, {absent[0]!r} "
             f"among them; expected the weights that {folder / 'config.json'} describes."
         )
+    return model

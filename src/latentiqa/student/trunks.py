@@ -17,7 +17,7 @@ from latentiqa.hashing import digest, file_digest
 from latentiqa.hub import ModelFiles
 from latentiqa.perceptual.efficientnet import EfficientNetLite, expand_blocks
 from latentiqa.perceptual.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from latentiqa.perceptual.weights import refuse_absent
+from latentiqa.perceptual.weights import load_whole
 from latentiqa.recipe import UNRECORDED
 from latentiqa.runs import read_json
 
@@ -242,19 +242,7 @@ class TransformersTrunk(Trunk):
         from transformers import AutoModel
 
         folder = self.files.folder("student", "give its folder as student.trunk.source")
-        try:
-            net, told = AutoModel.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        except Exception as error:
-            raise LatentiqaError(
-                f"student.trunk.source={self.source}: could not be loaded: {error}"
-            ) from error
-        refuse_absent(folder, told)
+        net = load_whole(AutoModel, folder, f"student.trunk.source={self.source}:")
         said = read_json(folder / PREPROCESSOR)
         mean, std = (said.get("image_mean"), said.get("image_std"))
         if mean is None or std is None:
