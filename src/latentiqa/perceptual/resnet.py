@@ -123,8 +123,8 @@ class ResNet50(nn.Module):
 
     Example:
         >>> import torch
-        >>> ResNet50("arniqa")(torch.rand(2, 3, 64, 64)).norm(dim=1)
-        tensor([1.0000, 1.0000])
+        >>> ResNet50("arniqa")(torch.rand(2, 3, 64, 64)).norm(dim=1).round(decimals=4)
+        tensor([1., 1.])
     """
 
     def __init__(self, encoder: str, path: str | None = None) -> None:
