@@ -55,6 +55,7 @@ def test_a_run_is_like_any_other(dpiqa, teacher, nothing_loaded):
     assert results["n"] == {"train": 12, "val": 6, "test": 6}
     assert results["fit"]["steps"] == 3 * AN_EPOCH
     assert results["fit"]["best_step"] in (AN_EPOCH, 2 * AN_EPOCH, 3 * AN_EPOCH)
+    assert results["stores"]["dpiqa"]["extracted"] == 6 + 6  # none of what it was trained on
     assert results["config"]["layers"] is results["config"]["head"] is None
     validated = [float(value) for _, name, value in curve(dpiqa) if name == "val/srcc"]
     assert len(validated) == 3
@@ -63,6 +64,41 @@ def test_a_run_is_like_any_other(dpiqa, teacher, nothing_loaded):
     assert not (dpiqa.folder / "checkpoints").exists()
     again = succeed("train", *teacher, *places(dpiqa.folder.parents[1]))
     assert again.results_path == dpiqa.results_path
+
+
+def test_a_picture_is_encoded_once(teacher, tmp_path, monkeypatch):
+    from latentiqa.dpiqa.teacher import Teacher
+
+    asked, encode = [], Teacher.encode
+
+    def counting(self, image, names):
+        asked.extend(names)
+        return encode(self, image, names)
+
+    monkeypatch.setattr(Teacher, "encode", counting)
+    monkeypatch.setattr("latentiqa.methods.rated.Rated.compute", lambda *_: pytest.fail("enough"))
+    with pytest.raises(pytest.fail.Exception, match="enough"):
+        type_in("train", *teacher, *places(tmp_path))
+    assert len(asked) == len(set(asked)) == 12 + 6
+
+
+def test_it_scores_in_the_precision_of_its_training(teacher, tmp_path, scores_csv):
+    outcome = succeed("train", *teacher, *places(tmp_path), "method.training.precision=bf16-mixed")
+    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    metric = latentiqa.load_metric(outcome.folder)
+    (rated,) = metric.scorer.extractors
+    assert rated.recipe()["precision"] == "bf16-mixed"
+    with torch.no_grad():
+        scores, names = metric(pictures), ["0", "1"]
+        full = rated.rater(pictures, names)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = rated.rater(pictures, names)
+        drawn, quality = rated.both(pictures, names)
+    assert scores.dtype == quality.dtype == torch.float32
+    assert torch.equal(scores, mixed)
+    assert torch.equal(drawn, mixed)
+    assert not torch.equal(scores, full)
+    torch.testing.assert_close(scores, full, rtol=0.05, atol=0.05)
 
 
 def test_it_scores_as_it_was_tested(dpiqa, scores_csv):

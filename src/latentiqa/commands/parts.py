@@ -286,7 +286,8 @@ def load_extractors(
             raise ConfigError(
                 f"method={plan.method} is trained before it is run: use latentiqa train."
             )
-        return [Rated(plan.method, *load_rater(method, plan.folder(folder), config.seed))]
+        rater, weights = load_rater(method, plan.folder(folder), config.seed)
+        return [Rated(plan.method, rater, weights, plan.training.precision)]
     extractors: list[FeatureExtractor] = []
     if method.backbone and method.lgdm:
         lgdm = LGDM(

@@ -155,8 +155,9 @@ def carry_out(config: DictConfig, plan: Plan, train: TrainMethod) -> Done:
     clock.lap("inspect")
 
     views = plan.method.views
-    # A rater was shown them when it was trained; its head learns nothing.
+    # A rater was shown the first part, mirrored too, when it was trained; its head learns nothing.
     flips = config.data.flips and plan.method.rater is None
+    read = {p: names for p, names in parts.items() if p != "train" or plan.method.rater is None}
     if plan.method.is_trained and not is_other_rank():
         set_logs_aside(plan.folder / "logs")
     with track_run(config, plan.folder, plan.values) as logger:
@@ -168,20 +169,22 @@ def carry_out(config: DictConfig, plan: Plan, train: TrainMethod) -> Done:
             clock.lap("train")
         extractors = load_extractors(config, plan.method, plan.folder)
         mirrored = parts["train"] if flips else []
-        filled = fill_stores(config, extractors, views, manifest, keys, make_trainer, mirrored)
+        asked = {name: keys[name] for names in read.values() for name in names}
+        filled = fill_stores(config, extractors, views, manifest, asked, make_trainer, mirrored)
         if is_other_rank():
             return Done()
         clock.lap("extract")
 
         x = {
             part: read_stores(filled, [keys[n] for n in names], views, flips and part == "train")
-            for part, names in parts.items()
+            for part, names in read.items()
         }
         targets = {r.name: manifest.target(r.mos) for r in wanted}
         y = {p: torch.tensor([targets[n] for n in parts[p]]) for p in parts}
+        learnt = "train" if "train" in read else "val"
         fit = head.fit(
-            x["train"],
-            y["train"],
+            x[learnt],
+            y[learnt],
             x["val"],
             y["val"],
             logger=logger,

@@ -198,16 +198,19 @@ class Teacher(Rater):
 
         It is what a student learns to see.
         """
-        self.backbone.check_sides(image)
+        latents = self.latents(image, names)
+        maps = self.backbone.maps(latents, TIMESTEP, self._context(image), self.taps)
+        return self.decoder([maps[layer].to(image.dtype) for layer in self.taps])
+
+    def encode(self, image: Tensor, names: Sequence[str]) -> Tensor:
+        """See `Rater.encode`."""
         noise = None
         if self.design.latents == "sample":
             shape = self.backbone.latent_shape(*image.shape[-2:])
             noise = image_noise(names, TIMESTEP, shape, seed=self.seed, device=image.device)
         # The backbone maps [0, 1] to [-1, 1]: what is to arrive as it is must be mapped back first.
         shown = image if self.design.input_range == "symmetric" else (image + 1) / 2
-        latents = self.backbone.encode(shown, noise)
-        maps = self.backbone.maps(latents, TIMESTEP, self._context(image), self.taps)
-        return self.decoder([maps[layer].to(image.dtype) for layer in self.taps])
+        return self.backbone.encode(shown, noise)
 
     def score(self, quality: Tensor) -> Tensor:
         """Scores ``(B,)`` float32 of F_quality."""

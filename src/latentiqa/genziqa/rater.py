@@ -269,9 +269,8 @@ class PromptRater(Rater):
             return encode(self.backbone, texts)
         return self.context.encode(self.backbone, texts)
 
-    def latents(self, image: Tensor, names: Sequence[str]) -> Tensor:
-        """Scaled latents ``(B, C, h, w)`` of pictures ``(B, 3, H, W)`` in [0, 1]."""
-        self.backbone.check_sides(image)
+    def encode(self, image: Tensor, names: Sequence[str]) -> Tensor:
+        """See `Rater.encode`."""
         noise = None
         if self.design.latents == "sample":
             shape = self.backbone.latent_shape(*image.shape[-2:])

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from latentiqa.methods.base import FeatureExtractor
 from latentiqa.recipe import recipe_of
 from latentiqa.training.rater import Rater
+
+MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""What matrix products and convolutions are computed in, by a recipe's precision."""
 
 
 class Rated(FeatureExtractor):
@@ -19,6 +23,7 @@ class Rated(FeatureExtractor):
         name: of the method.
         rater: trained; it is frozen.
         weights: names what was trained of it beyond doubt.
+        precision: that it was trained in, and chosen by its validation: it scores in the same.
 
     Example:
         >>> import torch
@@ -32,10 +37,11 @@ class Rated(FeatureExtractor):
         {'dpiqa/score': (2, 1)}
     """
 
-    def __init__(self, name: str, rater: Rater, weights: str) -> None:
+    def __init__(self, name: str, rater: Rater, weights: str, precision: str = "32-true") -> None:
         super().__init__(name)
         self.rater = rater.requires_grad_(False).eval()
         self.weights = weights
+        self.precision = precision
 
     @property
     def widths(self) -> dict[str, int]:
@@ -50,6 +56,7 @@ class Rated(FeatureExtractor):
             "design": recipe_of(rater.design),
             "seed": rater.seed,
             "weights": self.weights,
+            "precision": self.precision,
         }
         if rater.backbone is None:
             return recipe
@@ -58,4 +65,15 @@ class Rated(FeatureExtractor):
 
     def compute(self, image: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """The scores; names seed what is drawn for a picture."""
-        return {f"{self.name}/score": self.rater(image, names)[:, None]}
+        with self._precision_of(image):
+            return {f"{self.name}/score": self.rater(image, names)[:, None]}
+
+    def both(self, image: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """See `Rater.both`, whose map is of the image's dtype here."""
+        with self._precision_of(image):
+            scores, quality = self.rater.both(image, names)
+        return scores, None if quality is None else quality.to(image.dtype)
+
+    def _precision_of(self, image: Tensor) -> torch.autocast:
+        dtype = MIXED.get(self.precision)
+        return torch.autocast(image.device.type, dtype, enabled=dtype is not None)

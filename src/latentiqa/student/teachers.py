@@ -14,7 +14,6 @@ from latentiqa.hyperfeatures.store import FeatureStore
 from latentiqa.methods.base import FeatureExtractor
 from latentiqa.methods.rated import Rated
 from latentiqa.metric import Metric
-from latentiqa.training.rater import Rater
 
 
 class TeacherOutputs(FeatureExtractor):
@@ -35,14 +34,14 @@ class TeacherOutputs(FeatureExtractor):
         super().__init__("teacher")
         self.metric = metric
         self.identity = identity
-        self.drawer: Rater | None = None
+        self.drawer: Rated | None = None
         if draws:
             self.drawer = _drawer(metric)
 
     @property
     def quality_shape(self) -> tuple[int, int, int] | None:
         """Of the map, where it is wanted."""
-        return None if self.drawer is None else self.drawer.quality_shape
+        return None if self.drawer is None else self.drawer.rater.quality_shape
 
     @property
     def widths(self) -> dict[str, int]:
@@ -68,7 +67,7 @@ class TeacherOutputs(FeatureExtractor):
         return {"score": scores[:, None], "map": quality.flatten(1)}
 
 
-def _drawer(metric: Metric) -> Rater:
+def _drawer(metric: Metric) -> Rated:
     extractors = list(metric.scorer.extractors)
     only = extractors[0]
     if len(extractors) > 1 or not isinstance(only, Rated) or only.rater.quality_shape is None:
@@ -81,7 +80,7 @@ def _drawer(metric: Metric) -> Rater:
             f"terms.map with a teacher that sees {metric.views.number} views of a picture: which "
             "of their maps? Set terms.map=0, or take a run with one view, such as views=square."
         )
-    return only.rater
+    return only
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from latentiqa.errors import DataError
 from latentiqa.losses import LOSSES
 from latentiqa.metrics import srcc
+from latentiqa.training.latents import KeptLatents
 from latentiqa.training.rater import Rater
 from latentiqa.training.recipe import Recipe
 
@@ -38,6 +39,14 @@ class RaterTraining(LightningModule):
         self.seen: list[Tensor] = []
         # Checkpoints hold what is trained; the rest is the backbone's.
         self.strict_loading = False
+
+    def on_fit_start(self) -> None:
+        """From here on a picture is encoded once."""
+        self.rater.kept = KeptLatents()
+
+    def on_fit_end(self) -> None:
+        """What was kept is let go."""
+        self.rater.kept = None
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Scores ``(B,)`` of a batch's pictures, which come stacked by their shapes."""

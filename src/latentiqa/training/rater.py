@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from latentiqa.errors import ConfigError
+from latentiqa.training.latents import KeptLatents
 
 
 class Rater(nn.Module, ABC):
@@ -21,6 +22,7 @@ class Rater(nn.Module, ABC):
 
     Attributes:
         KEPT: names of buffers that a trained rater is saved with.
+        kept: latents of pictures, which a training sets while it lasts.
     """
 
     KEPT: frozenset[str] = frozenset()
@@ -30,6 +32,7 @@ class Rater(nn.Module, ABC):
         self.backbone = backbone
         self.design = design
         self.seed = seed
+        self.kept: KeptLatents | None = None
 
     @abstractmethod
     def forward(self, image: Tensor, names: Sequence[str]) -> Tensor:
@@ -52,6 +55,25 @@ class Rater(nn.Module, ABC):
             step: of the optimiser, so that a resumed training draws the same.
         """
         return self(image, names)
+
+    def latents(self, image: Tensor, names: Sequence[str]) -> Tensor:
+        """Scaled latents ``(B, C, h, w)`` of pictures, those that are kept or new ones.
+
+        Args:
+            image: see `forward`.
+            names: see `forward`.
+
+        Raises:
+            ConfigError: see `forward`.
+        """
+        self.backbone.check_sides(image)
+        if self.kept is None:
+            return self.encode(image, names)
+        return self.kept(image, names, self.encode)
+
+    def encode(self, image: Tensor, names: Sequence[str]) -> Tensor:
+        """What `latents` of a rater with a backbone computes."""
+        raise NotImplementedError
 
     @property
     def quality_shape(self) -> tuple[int, int, int] | None:
