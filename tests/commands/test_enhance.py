@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,21 @@ def test_a_finished_run_is_a_prior(bright, tmp_path, micro_run):
     with (tmp_path / "out" / "trajectories" / "a.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert max(float(row["objective"]) for row in rows) > float(rows[0]["objective"])
+
+
+def test_another_training_of_a_prior_or_a_judge_is_another_model(bright, tmp_path, micro_run):
+    path = write_image(tmp_path / "a.png", 0, (64, 64))
+    run = tmp_path / "run"
+    shutil.copytree(micro_run, run)
+    options = [option for option in bright if not option.startswith("prior")]
+    asked = ["prior=run", f"prior.run={run}", "prior.centre=0.5", "prior.spread=0.1", *SHORT]
+    for given in (asked, [*BRIGHT, *SCALED, f"judges=[{run}]"]):
+        command = ["enhance", str(path), *options, *given]
+        first, again = (results(succeed(*command))["pictures"] for _ in range(2))
+        assert first == again
+        described = json.loads((run / "results.json").read_text())
+        (run / "results.json").write_text(json.dumps(described | {"signature": given[-1]}))
+        assert results(succeed(*command))["pictures"] != first
 
 
 def test_clip_with_prompts_is_a_prior(bright, tmp_path):

@@ -88,7 +88,7 @@ def test_a_loaded_one_scores_to_the_bit_with_a_gradient(kind, tmp_path):
 def test_mistakes_are_told(tmp_path):
     with pytest.raises(ConfigError, match="expected a head that is not pooled itself"):
         PooledHead(PooledHead(RidgeHead()))
-    with pytest.raises(DataError, match="RidgeHead is not fitted"):
+    with pytest.raises(DataError, match="PooledHead is not fitted"):
         PooledHead(RidgeHead()).predict(NEW)
     head = PooledHead(RidgeHead())
     head.fit(*TRAIN, *VAL)

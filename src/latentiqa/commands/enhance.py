@@ -30,6 +30,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,11 @@ class Plan:
     device: torch.device
     folder: Path
     pictures: dict[Path, Path]
+
+    @cached_property
+    def identities(self) -> list[str | None]:
+        """Of prior and judges, whose files may change below the same name."""
+        return [model.identity() for model in (self.prior, *self.judges.values())]
 
 
 def plan_run(config: DictConfig) -> Plan:
@@ -257,7 +263,7 @@ def enhance_one(config: DictConfig, plan: Plan, enhancer: Enhancer, path: Path) 
     """
     name = plan.pictures[path]
     other = reference_of(config, path, name)
-    sign = sign_of(config, enhancer, path, other)
+    sign = sign_of(config, plan, enhancer, path, other)
     done = plan.folder / "rows" / name.with_suffix(".json")
     if done.is_file() and not config.force and (row := read_json(done))["signature"] == sign:
         return row
@@ -307,12 +313,16 @@ def beside(folder: Path, path: Path, name: Path) -> Path:
     return found
 
 
-def sign_of(config: DictConfig, enhancer: Enhancer, path: Path, other: Path | None) -> str:
+def sign_of(
+    config: DictConfig, plan: Plan, enhancer: Enhancer, path: Path, other: Path | None
+) -> str:
     """Hash of all that determines a picture's result."""
     values = {key: value for key, value in plain(config).items() if key not in UNSIGNED}
     scale = enhancer.scale
+    values["scale"] = [scale.centre, scale.spread]
+    values["models"] = plan.identities
     return signature(
-        values | {"scale": [scale.centre, scale.spread]},
+        values,
         backbone=enhancer.backbone.identity,
         picture=file_digest(path),
         reference="" if other is None else file_digest(other),

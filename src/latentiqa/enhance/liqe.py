@@ -21,6 +21,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from latentiqa.data.views import Views
 from latentiqa.enhance.prior import Prior, Quality
 from latentiqa.errors import ConfigError, LatentiqaError
+from latentiqa.hashing import folder_digest
 from latentiqa.hub import ModelFiles
 from latentiqa.perceptual.vit import CLIP, VisionTransformer
 from latentiqa.perceptual.vit import FILES as VISION_FILES
@@ -176,6 +177,10 @@ class LIQEPrior(Prior):
     def title(self) -> str:
         """``liqe``, and the name of the folder or model."""
         return f"liqe {Path(self.source).name}"
+
+    def identity(self) -> str | None:
+        """See `Prior`: the files of a folder; the hub's are named by the description."""
+        return folder_digest(self.source) if self._files.is_folder else None
 
     def load(self, device: torch.device, *, differentiable: bool = True) -> Quality:
         """See `Prior`.

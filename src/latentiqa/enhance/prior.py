@@ -17,6 +17,7 @@ from torch import Tensor
 
 from latentiqa.data.images import read_image
 from latentiqa.errors import ConfigError, DataError, LatentiqaError
+from latentiqa.hashing import folder_digest
 from latentiqa.perceptual import PooledPsi
 
 Quality = Callable[[Tensor], Tensor]
@@ -111,6 +112,14 @@ class Prior(ABC):
             differentiable: whether scores have gradients.
         """
 
+    def identity(self) -> str | None:
+        """Names what its scores depend on beside the description, or None where nothing is known.
+
+        Raises:
+            ConfigError: it is not there.
+        """
+        return None
+
     def scale(self) -> Logistic | None:
         """The given scale, or one that the model brings along, or none."""
         if self.centre is not None and self.spread is not None:
@@ -140,6 +149,12 @@ class RunPrior(Prior):
         from latentiqa.metric import load_metric
 
         return load_metric(self.run, device, differentiable)
+
+    def identity(self) -> str:
+        """See `Prior`: the run and its weights."""
+        from latentiqa.commands.trained import find_run
+
+        return find_run(self.run, "runs").identity
 
     def scale(self) -> Logistic | None:
         """See `Prior`."""
@@ -220,6 +235,10 @@ class PsiPrior(Prior):
     def title(self) -> str:
         """The psi's class."""
         return f"psi {type(self.psi).__name__}"
+
+    def identity(self) -> str:
+        """See `Prior`: the good pictures."""
+        return folder_digest(self.good)
 
     def load(self, device: torch.device, *, differentiable: bool = True) -> Quality:
         """See `Prior`.

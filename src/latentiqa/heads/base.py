@@ -72,7 +72,8 @@ class Head(nn.Module, ABC):
                 "expected the same layers, timesteps and pooling"
             )
         with torch.autocast(x.device.type, enabled=False):
-            report = self._fit(*examples(x, y), x_val, y_val, logger or None, fast_dev_run)
+            shown = self._examples(x, y, x_val)
+            report = self._fit(*shown, x_val, y_val, logger or None, fast_dev_run)
         self.to(x.device).eval().requires_grad_(False)
         return {**report, "seconds": round(perf_counter() - start, 3)}
 
@@ -98,6 +99,10 @@ class Head(nn.Module, ABC):
         """Make the tensors for F features, to be filled by a fit or from a file."""
         self.in_features = in_features
         self._build(in_features)
+
+    def _examples(self, x: Tensor, y: Tensor, x_val: Tensor) -> tuple[Tensor, Tensor]:
+        """What `_fit` is shown of checked training data, (N', F) and (N',): every view."""
+        return examples(x, y)
 
     @abstractmethod
     def _build(self, in_features: int) -> None:

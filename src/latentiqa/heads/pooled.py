@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from latentiqa.errors import ConfigError, DataError
-from latentiqa.heads.base import Head
+from latentiqa.heads.base import Head, examples
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -45,46 +45,30 @@ class PooledHead(Head):
         super().__init__(head={"class": type(head).__name__, "arguments": head.arguments})
         self.head = head
 
-    def fit(
-        self,
-        x: Tensor,
-        y: Tensor,
-        x_val: Tensor,
-        y_val: Tensor,
-        *,
-        logger: Logger | Literal[False] | None = None,
-        fast_dev_run: bool = False,
-    ) -> dict[str, Any]:
-        """See `Head.fit`. Mirrored copies are pooled by themselves.
+    def predict(self, x: Tensor) -> Tensor:
+        """See `Head.predict`: the score of the views' mean features."""
+        return super().predict(_pooled(x))
+
+    def _examples(self, x: Tensor, y: Tensor, x_val: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean over a training picture's views, and over those of each mirrored copy.
 
         Args:
-            x: (N, F) or (N, m K, F): the K views of a picture, then those of m - 1 copies of it.
+            x: (N, F), or (N, m K, F): the K views of a picture, then those of m - 1 copies of it.
             y: (N,).
             x_val: (M, F) or (M, K, F).
-            y_val: (M,).
-            logger: see `Head.fit`.
-            fast_dev_run: see `Head.fit`.
 
         Raises:
-            DataError: training has other views than validation, or see `Head.fit`.
+            DataError: training has other views than validation.
         """
         if x.ndim == x_val.ndim == 3:
             views, seen = x_val.shape[1], x.shape[1]
-            if not views or seen % views:
+            if seen % views:
                 raise DataError(
                     f"training pictures have {seen} views, validation {views}: expected the same, "
                     "or those of copies too."
                 )
             x = x.unflatten(1, (-1, views)).mean(dim=2)
-        report = self.head.fit(
-            x, y, _pooled(x_val), y_val, logger=logger, fast_dev_run=fast_dev_run
-        )
-        self.in_features = self.head.in_features
-        return report
-
-    def predict(self, x: Tensor) -> Tensor:
-        """See `Head.predict`: the score of the views' mean features."""
-        return self.head.predict(_pooled(x))
+        return examples(x, y)
 
     def _build(self, in_features: int) -> None:
         self.head.build(in_features)
@@ -98,7 +82,9 @@ class PooledHead(Head):
         logger: Logger | None,
         fast_dev_run: bool,
     ) -> dict[str, Any]:
-        return self.head._fit(x, y, x_val, y_val, logger, fast_dev_run)
+        report = self.head._fit(x, y, _pooled(x_val), y_val, logger, fast_dev_run)
+        self.in_features = self.head.in_features
+        return report
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N,) of features (N, F) that have been pooled."""
