@@ -435,6 +435,7 @@ def test_hydras_switch_for_whole_tracebacks_still_works(monkeypatch, nothing_loa
         (["method=psi", "features=nss", "method.resolution=x"], "views.size=x: expected"),
         (["method=psi", "features=nss", "method.resolution=0"], "views.size=0: expected"),
         (["method.name=x"], "method.name='x': expected lgdm, latents, psi, dpiqa"),
+        (["method.name=student"], "a student is trained by latentiqa distill"),
         (["features=nss", "features.nss.scales=0"], "scales=0: expected 1 or more"),
         (["features=efficientnet", "features.efficientnet.blocks=[x]"], "expected one or more of"),
         (["features=efficientnet", "features.efficientnet.variant=b0"], "one of lite0, lite2"),

@@ -197,6 +197,8 @@ def check_method(config: DictConfig) -> Method:
 
 
 def _check_student(config: DictConfig) -> Method:
+    if "student" not in config:
+        raise ConfigError("method.name=student: a student is trained by latentiqa distill.")
     views = _chosen(config, "views")
     if views.number != 1:
         raise ConfigError(
