@@ -109,6 +109,18 @@ def test_it_scores_as_it_was_tested(student, scores_csv):
     assert image.grad.abs().sum() > 0
 
 
+def test_it_scores_in_float32_whatever_it_was_trained_in(lesson, tmp_path):
+    """As what is exported of it does."""
+    outcome = succeed(
+        "distill", *lesson, *places(tmp_path), "training.precision=bf16-mixed", "training.epochs=1"
+    )
+    (rated,) = latentiqa.load_metric(outcome.folder).scorer.extractors
+    pictures = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        scores = rated.compute(pictures, ["0", "1"])["student/score"].squeeze(1)
+        assert torch.equal(scores, rated.rater(pictures, ["0", "1"]))
+
+
 def test_teacher_and_student_are_shown_the_same_augmented_picture(
     student, lesson, tmp_path, monkeypatch
 ):

@@ -289,7 +289,9 @@ def load_extractors(
                 f"method={plan.method} is trained before it is run: use latentiqa train."
             )
         rater, weights = load_rater(method, plan.folder(folder), config.seed)
-        return [Rated(plan.method, rater, weights, plan.training.precision)]
+        # A student scores as what is exported of it does.
+        precision = "32-true" if plan.method == "student" else plan.training.precision
+        return [Rated(plan.method, rater, weights, precision)]
     extractors: list[FeatureExtractor] = []
     if method.backbone and method.lgdm:
         lgdm = LGDM(

@@ -23,7 +23,7 @@ class Rated(FeatureExtractor):
         name: of the method.
         rater: trained; it is frozen.
         weights: names what was trained of it beyond doubt.
-        precision: that it was trained in, and chosen by its validation: it scores in the same.
+        precision: that it scores in, usually what it was trained and validated in.
 
     Example:
         >>> import torch

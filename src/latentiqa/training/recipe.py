@@ -29,8 +29,8 @@ class Recipe:
         clip: the gradient's norm is cut to this; None for no limit.
         losses: weights of `latentiqa.losses.LOSSES` by name.
         patience: epochs without a better validation SRCC before training ends.
-        precision: 32-true, bf16-mixed or 16-mixed, for training and for scoring afterwards; scores,
-            losses and metrics are float32 in all of them.
+        precision: 32-true, bf16-mixed or 16-mixed, for training, and for scoring with a backbone
+            afterwards; scores, losses and metrics are float32 in all of them.
         checkpoint_every: steps after which the training could go on, beside each epoch's end.
 
     Raises:
