@@ -71,13 +71,13 @@ def run(config: DictConfig) -> Done:
     if method.lgdm["timesteps"].values == (0,):
         raise ConfigError("timesteps.values=[0]: expected a timestep above 0.")
 
+    quieten()  # first: some advice is given at import
     from latentiqa.data.images import read_image
     from latentiqa.guidance import NoGuidance
     from latentiqa.methods.lgdm import LGDM
     from latentiqa.metric import load_metric
     from latentiqa.trace import measure, trace
 
-    quieten()
     image = method.views(read_image(path, config.data.max_pixels), path.name).to(device)
     backbone, metric = method.backbone.load(device), load_metric(scored_by.folder, device)
     timesteps, layers, guidance = (method.lgdm[key] for key in LGDM_PARTS)
