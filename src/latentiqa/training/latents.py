@@ -14,6 +14,9 @@ MOST_BYTES = 2**30
 class KeptLatents:
     """Encodes each picture once; what does not fit any more is encoded each time.
 
+    Each by itself: in a batch its last bits would depend on which others are new, and a training
+    that was killed would go on to other numbers.
+
     Args:
         most_bytes: of latents.
 
@@ -41,15 +44,21 @@ class KeptLatents:
             names: of the pictures.
             encode: gives latents of such arguments.
         """
-        new = [i for i, name in enumerate(names) if name not in self.known]
-        fresh: dict[str, Tensor] = {}
-        if new:
-            asked = [names[i] for i in new]
-            fresh = dict(zip(asked, encode(image[new], asked).detach(), strict=True))
-        for name, latents in fresh.items():
-            size = latents.numel() * latents.element_size()
-            if size <= self.room:
-                self.room -= size
-                self.known[name] = latents.cpu()
-        both = (fresh[name] if name in fresh else self.known[name] for name in names)
-        return torch.stack([latents.to(image.device) for latents in both])
+        return torch.cat(
+            [
+                self._one(image[i : i + 1], name, encode).to(image.device)
+                for i, name in enumerate(names)
+            ]
+        )
+
+    def _one(
+        self, image: Tensor, name: str, encode: Callable[[Tensor, Sequence[str]], Tensor]
+    ) -> Tensor:
+        if name in self.known:
+            return self.known[name]
+        latents = encode(image, [name]).detach()
+        size = latents.numel() * latents.element_size()
+        if size <= self.room:
+            self.room -= size
+            self.known[name] = latents.cpu()
+        return latents
