@@ -21,7 +21,7 @@ from latentiqa.errors import ConfigError, check_integer
 from latentiqa.noise import image_noise
 from latentiqa.recipe import UNRECORDED
 from latentiqa.training.lora import add_lora
-from latentiqa.training.rater import Rater, trained_parameters
+from latentiqa.training.rater import BackboneRater, trained_parameters
 
 CHOICES = {
     "prompts": ("coarse", "fine", "learnt", "none"),
@@ -99,7 +99,7 @@ class Design:
         return True
 
 
-class Teacher(Rater):
+class Teacher(BackboneRater):
     """DP-IQA's teacher: one pass of the U-Net at t = 1, without noise, decoded to a score.
 
     It takes the backbone for itself: the U-Net is trained in place, the rest of it stays frozen.
@@ -203,7 +203,7 @@ class Teacher(Rater):
         return self.decoder([maps[layer].to(image.dtype) for layer in self.taps])
 
     def encode(self, image: Tensor, names: Sequence[str]) -> Tensor:
-        """See `Rater.encode`."""
+        """See `BackboneRater.encode`."""
         noise = None
         if self.design.latents == "sample":
             shape = self.backbone.latent_shape(*image.shape[-2:])

@@ -19,7 +19,7 @@ from latentiqa.genziqa.score import OF_ATTENTION, OF_NOISE, SCORES, Seen
 from latentiqa.genziqa.tuning import TUNINGS, tune
 from latentiqa.noise import generator_of, image_noise
 from latentiqa.recipe import UNRECORDED
-from latentiqa.training.rater import Rater, trained_parameters
+from latentiqa.training.rater import BackboneRater, trained_parameters
 from latentiqa.trajectory import Timesteps, add_noise, ddim_sigma, ddim_step, tweedie
 
 CHOICES = {
@@ -167,7 +167,7 @@ class Look(NamedTuple):
     predicted: Tensor | None
 
 
-class PromptRater(Rater):
+class PromptRater(BackboneRater):
     """Scores from the attention to a good and a bad prompt, and from the noise under both.
 
     It takes the backbone for itself: its cross-attentions are trained in place, the rest of it
@@ -270,7 +270,7 @@ class PromptRater(Rater):
         return self.context.encode(self.backbone, texts)
 
     def encode(self, image: Tensor, names: Sequence[str]) -> Tensor:
-        """See `Rater.encode`."""
+        """See `BackboneRater.encode`."""
         noise = None
         if self.design.latents == "sample":
             shape = self.backbone.latent_shape(*image.shape[-2:])

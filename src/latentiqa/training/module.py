@@ -14,7 +14,7 @@ from latentiqa.errors import DataError
 from latentiqa.losses import LOSSES
 from latentiqa.metrics import srcc
 from latentiqa.training.latents import KeptLatents
-from latentiqa.training.rater import Rater
+from latentiqa.training.rater import BackboneRater, Rater
 from latentiqa.training.recipe import Recipe
 
 
@@ -42,11 +42,13 @@ class RaterTraining(LightningModule):
 
     def on_fit_start(self) -> None:
         """From here on a picture is encoded once."""
-        self.rater.kept = KeptLatents()
+        if isinstance(self.rater, BackboneRater):
+            self.rater.kept = KeptLatents()
 
     def on_fit_end(self) -> None:
         """What was kept is let go."""
-        self.rater.kept = None
+        if isinstance(self.rater, BackboneRater):
+            self.rater.kept = None
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Scores ``(B,)`` of a batch's pictures, which come stacked by their shapes."""

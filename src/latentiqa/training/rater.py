@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from latentiqa.errors import ConfigError
 from latentiqa.training.latents import KeptLatents
+
+if TYPE_CHECKING:
+    from latentiqa.backbones.ldm import LatentDiffusion
 
 
 class Rater(nn.Module, ABC):
@@ -22,7 +25,6 @@ class Rater(nn.Module, ABC):
 
     Attributes:
         KEPT: names of buffers that a trained rater is saved with.
-        kept: latents of pictures, which a training sets while it lasts.
     """
 
     KEPT: frozenset[str] = frozenset()
@@ -32,7 +34,6 @@ class Rater(nn.Module, ABC):
         self.backbone = backbone
         self.design = design
         self.seed = seed
-        self.kept: KeptLatents | None = None
 
     @abstractmethod
     def forward(self, image: Tensor, names: Sequence[str]) -> Tensor:
@@ -55,25 +56,6 @@ class Rater(nn.Module, ABC):
             step: of the optimiser, so that a resumed training draws the same.
         """
         return self(image, names)
-
-    def latents(self, image: Tensor, names: Sequence[str]) -> Tensor:
-        """Scaled latents ``(B, C, h, w)`` of pictures, those that are kept or new ones.
-
-        Args:
-            image: see `forward`.
-            names: see `forward`.
-
-        Raises:
-            ConfigError: see `forward`.
-        """
-        self.backbone.check_sides(image)
-        if self.kept is None:
-            return self.encode(image, names)
-        return self.kept(image, names, self.encode)
-
-    def encode(self, image: Tensor, names: Sequence[str]) -> Tensor:
-        """What `latents` of a rater with a backbone computes."""
-        raise NotImplementedError
 
     @property
     def quality_shape(self) -> tuple[int, int, int] | None:
@@ -116,6 +98,42 @@ class Rater(nn.Module, ABC):
                 f"{', ...' if len(wrong) > 3 else ''}; build it as it was trained."
             )
         self.load_state_dict(state, strict=False)
+
+
+class BackboneRater(Rater):
+    """A rater around a backbone whose autoencoder is not trained; a subclass gives `encode`, too.
+
+    Args:
+        backbone: see `Rater`.
+        design: see `Rater`.
+        seed: see `Rater`.
+
+    Attributes:
+        kept: latents of pictures, which a training sets while it lasts.
+    """
+
+    def __init__(self, backbone: LatentDiffusion, design: Any, seed: int) -> None:
+        super().__init__(backbone, design, seed)
+        self.kept: KeptLatents | None = None
+
+    def latents(self, image: Tensor, names: Sequence[str]) -> Tensor:
+        """Scaled latents ``(B, C, h, w)`` of pictures, those that are kept or new ones.
+
+        Args:
+            image: see `forward`.
+            names: see `forward`.
+
+        Raises:
+            ConfigError: see `forward`.
+        """
+        self.backbone.check_sides(image)
+        if self.kept is None:
+            return self.encode(image, names)
+        return self.kept(image, names, self.encode)
+
+    @abstractmethod
+    def encode(self, image: Tensor, names: Sequence[str]) -> Tensor:
+        """New latents of pictures; see `latents`."""
 
 
 def trained_parameters(part: nn.Module) -> int:
