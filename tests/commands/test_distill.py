@@ -259,10 +259,10 @@ def test_wrong_values_are_explained_before_anything_is_loaded(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dpiqa_student", "dpiqa_student_mos"])
+@pytest.mark.parametrize("name", ["dpiqa_student", "dpiqa_student_mos", "dpiqa_student_scorer"])
 def test_recipes_of_students_run(name, teacher, scores_csv, tmp_path):
     root = write_biq2021(tmp_path / "biq", train=24, test=6)
-    own = [f"teacher={teacher.folder}"] if name == "dpiqa_student" else []
+    own = [] if name == "dpiqa_student_mos" else [f"teacher={teacher.folder}"]
     outcome = succeed(
         *("distill", f"experiment={name}", "debug=fdr", "limit=4", f"dataset.root={root}"),
         *(*own, *SMALL, *places(tmp_path)),

@@ -125,6 +125,9 @@ class Student(Rater):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.trunk = design.trunk.build(architecture)
+            # Depthwise convolutions: a fifth less time of a training step on a CPU, and a tenth of
+            # a score; GPUs like it, too.
+            self.trunk.to(memory_format=torch.channels_last)
             deepest = self.trunk.channels[-1]
             self.quality = None
             if quality or design.score == "map":
