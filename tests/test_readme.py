@@ -17,8 +17,6 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def choices(group: str) -> set[str]:
-    if group == "experiment":
-        return {path.stem for path in (ROOT / "experiments").glob("*/experiment/*.yaml")}
     folder = ROOT / "sweeps" if group == "sweep" else config_folder("conf")
     return {path.stem for path in (folder / group).glob("*.yaml")}
 
@@ -27,8 +25,18 @@ def test_the_table_of_groups_is_complete():
     rows = re.findall(r"^\| `(\w+)` \| ((?:`\w+` ?)+)\|", README, flags=re.MULTILINE)
     table = {group: set(re.findall(r"`(\w+)`", names)) for group, names in rows}
     folders = {path.name for path in config_folder("conf").iterdir() if path.is_dir()}
-    assert set(table) == (folders - {"hydra"}) | {"experiment", "sweep"}
+    assert set(table) == (folders - {"hydra"}) | {"sweep"}
     assert table == {group: choices(group) for group in table}
+
+
+def test_studies_are_listed_and_name_their_recipes():
+    studies = [path.parent for path in (ROOT / "experiments").glob("*/README.md")]
+    index = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| \[`(\w+)`\]", index, flags=re.M)) == {s.name for s in studies}
+    for study in studies:
+        named = set(re.findall(r"\w+", (study / "README.md").read_text(encoding="utf-8")))
+        recipes = {path.stem for path in study.glob("experiment/*.yaml")}
+        assert recipes <= named, study
 
 
 SCORES, PARTS, CALLBACK = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
