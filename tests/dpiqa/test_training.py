@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from itertools import islice
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from latentiqa.data.datamodule import Shuffled
+from latentiqa.data.datamodule import RatedModule, Rounds
 from latentiqa.dpiqa.training import Recipe
 from latentiqa.errors import ConfigError, DataError
 from latentiqa.losses import LOSSES
@@ -83,13 +83,51 @@ def test_the_learning_rate_falls_at_its_milestones(teacher_of):
     assert described["optimizer"].param_groups[0]["weight_decay"] == 0
 
 
-def test_several_devices_share_each_step_s_pictures():
-    row = list(islice(Shuffled(10, seed=3), 24))
+def shown(pictures, seed=0, positions=range(24)):
+    rounds = Rounds(pictures, seed)
+    return [rounds[position][0] for position in positions]
+
+
+def test_pictures_come_in_rounds_that_depend_on_the_seed_alone():
+    pictures = [[i] for i in range(10)]
+    row = shown(pictures)
     assert sorted(row[:10]) == sorted(row[10:20]) == list(range(10))
     assert row[:10] != row[10:20]
-    shares = [list(islice(Shuffled(10, 3, 8 + rank, 2), 4)) for rank in (0, 1)]
-    assert sorted(shares[0] + shares[1]) == sorted(row[8:16])
-    assert list(islice(Shuffled(10, seed=4), 10)) != row[:10]
+    assert shown(pictures, positions=range(20, 24)) == row[20:]
+    assert shown(pictures, seed=1) != row
+
+
+def test_a_round_shows_one_view_of_each_picture():
+    pictures = [[(i, view) for view in range(3)] for i in range(10)]
+    row = shown(pictures, positions=range(300))
+    for start in range(0, 300, 10):
+        assert sorted(i for i, _ in row[start : start + 10]) == list(range(10))
+    counts = Counter(view for _, view in row)
+    assert all(70 < counts[view] < 130 for view in range(3))
+    assert {view for i, view in row if i == 0} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("seen", [0, 8])
+def test_several_devices_share_each_step_s_pictures(seen):
+    class Device:
+        world_size, accumulate_grad_batches = 2, 1
+
+        def __init__(self, rank):
+            self.global_rank, self.global_step = rank, seen // 4
+
+    def sample(i):
+        zero = {"mos": 0.0, "target": 0.0, "name": "", "key": ""}
+        return {"image": torch.zeros(3, 1, 1), "index": i, **zero}
+
+    pictures = [[sample(i)] for i in range(10)]
+    shares = []
+    for rank in (0, 1):
+        module = RatedModule(pictures, pictures, batch_size=2, val_batch_size=1, seed=3)
+        module.trainer = Device(rank)
+        first = next(iter(module.train_dataloader()))
+        shares += first["index"].tolist()
+    row = [sample["index"] for sample in shown(pictures, 3, range(seen, seen + 4))]
+    assert sorted(shares) == sorted(row)
 
 
 def test_checkpoints_leave_out_the_frozen(teacher_of):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from latentiqa.data.images import MAX_PIXELS, read_image
 from latentiqa.data.manifest import Record
@@ -121,52 +123,48 @@ class PictureDataModule(LightningDataModule):
         )
 
 
-class Shuffled(Sampler[int]):
-    """Numbers below ``n`` without end: all of them in a new order each time round.
+class Rounds(Dataset[list[Sample]]):
+    """Pictures without end, in rounds: all of them in a new order, each in one of its views.
 
-    The order depends on (seed, round) alone, so training goes on where it was by starting at the
-    number of pictures already seen.
+    Order and views depend on (seed, round) alone, so training goes on where it was from the number
+    of pictures already seen.
 
     Args:
-        n: pictures.
-        seed: of the orders.
-        start: position in the row where it begins.
-        stride: only every so many-th, for one of several devices.
+        pictures: of a round, one or more.
+        seed: of orders and views.
 
     Example:
-        >>> from itertools import islice
-        >>> row = list(islice(Shuffled(3, seed=0), 9))
-        >>> [sorted(row[i : i + 3]) for i in (0, 3, 6)]
-        [[0, 1, 2], [0, 1, 2], [0, 1, 2]]
-        >>> list(islice(Shuffled(3, seed=0, start=4, stride=2), 2)) == row[4:8:2]
-        True
+        >>> rounds = Rounds([["a", "a mirrored"], ["b"], ["c"]], seed=0)
+        >>> row = [rounds[position][0] for position in range(6)]
+        >>> [sorted(view[0] for view in row[i : i + 3]) for i in (0, 3)]
+        [['a', 'b', 'c'], ['a', 'b', 'c']]
     """
 
-    def __init__(self, n: int, seed: int = 0, start: int = 0, stride: int = 1) -> None:
-        self.n = n
+    def __init__(self, pictures: PictureDataset | Sequence[list[Any]], seed: int = 0) -> None:
+        self.pictures = pictures
         self.seed = seed
-        self.start = start
-        self.stride = stride
+        self._known: tuple[int, NDArray[np.intp]] | None = None
 
-    def __iter__(self) -> Iterator[int]:
-        position, known = self.start, -1
-        order = np.empty(0, dtype=int)
-        while True:
-            number, place = divmod(position, self.n)
-            if number != known:
-                known, order = (
-                    number,
-                    np.random.default_rng([self.seed, number]).permutation(self.n),
-                )
-            yield int(order[place])
-            position += self.stride
+    def __getitem__(self, position: int) -> list[Sample]:
+        """The one sample at a position of the row, 0 or more."""
+        number, place = divmod(position, len(self.pictures))
+        index = int(self._order(number)[place])
+        views = self.pictures[index]
+        return [views[np.random.default_rng([self.seed, number, index]).integers(len(views))]]
+
+    def _order(self, number: int) -> NDArray[np.intp]:
+        if self._known is None or self._known[0] != number:
+            drawn = np.random.default_rng([self.seed, number]).permutation(len(self.pictures))
+            self._known = number, drawn
+        return self._known[1]
 
 
 class RatedModule(LightningDataModule):
     """Rated pictures for training without end, shuffled, and those of validation.
 
     Args:
-        train: pictures to train on; all views of a picture are in one batch.
+        train: pictures to train on; of several views of a picture one is shown each round, so that
+            no two scores in a batch are of the same picture.
         val: pictures to choose on.
         batch_size: pictures of a pass on each device.
         val_batch_size: views that are computed together in validation.
@@ -201,16 +199,15 @@ class RatedModule(LightningDataModule):
         self.complete = complete
 
     def train_dataloader(self) -> DataLoader[list[Sample]]:
-        """Pictures without end; of a resumed run, from the first one that it has not seen."""
+        """See `Rounds`; of a resumed run, from the first picture that it has not seen."""
         rank, ranks, seen = 0, 1, 0
         if self.trainer is not None:
             rank, ranks = self.trainer.global_rank, self.trainer.world_size
             a_step = self.batch_size * ranks * self.trainer.accumulate_grad_batches
             seen = self.trainer.global_step * a_step
-        order = Shuffled(len(self.train), self.seed, seen + rank, ranks)
-        # Views and their mirrored copies.
-        most = self.batch_size * 2 * self.train.views.number
-        return self._loader(self.train, order, self.batch_size, most, self.complete)
+        rounds = Rounds(self.train, self.seed)
+        positions = count(seen + rank, ranks)
+        return self._loader(rounds, positions, self.batch_size, self.batch_size, self.complete)
 
     def val_dataloader(self) -> DataLoader[list[Sample]]:
         """Every picture; of several devices each has as many, for which some come twice."""
@@ -224,8 +221,8 @@ class RatedModule(LightningDataModule):
 
     def _loader(
         self,
-        pictures: PictureDataset,
-        order: Sampler[int] | list[int],
+        pictures: Dataset[list[Sample]],
+        positions: Iterable[int],
         batch_size: int,
         most: int,
         complete: Complete | None = None,
@@ -233,7 +230,7 @@ class RatedModule(LightningDataModule):
         return DataLoader(
             pictures,
             batch_size=batch_size,
-            sampler=order,
+            sampler=positions,
             num_workers=self.num_workers,
             collate_fn=partial(collate, most=most, complete=complete),
         )

@@ -15,7 +15,7 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 class Recipe:
     """How a rater is trained, by AdamW; each paper's own values are in a subclass.
 
-    An epoch is as many steps as show the training part once.
+    An epoch is as many steps as show each picture of the training part once, in one of its views.
 
     Args:
         epochs: at most this many; the best on validation is kept.
