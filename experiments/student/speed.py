@@ -1,4 +1,4 @@
-"""How fast a student scores: beside its bare backbone, its teacher, and in ONNX Runtime.
+"""How fast a student scores: beside its bare backbone and its teacher, in ONNX Runtime and in int8.
 
 python experiments/student/speed.py OUTPUT STUDENT_RUN [--teacher RUN] [--size 512]
     [--pictures 8] [--rounds 7]
@@ -31,12 +31,13 @@ from latentiqa.methods.rated import Rated
 from latentiqa.metric import load_metric
 from latentiqa.perceptual.efficientnet import EfficientNetLite
 from latentiqa.runs import environment, write_json
-from latentiqa.student.deploy import Deployed, export_onnx, scorer_of
+from latentiqa.student.deploy import Deployed, export_onnx, quantise, scorer_of
 from latentiqa.student.network import Student
 
 BARE = "EfficientNet-Lite0 alone"
 STUDENT = "student, torch"
 ONNX = "student, ONNX Runtime"
+INT8 = "student, ONNX Runtime, int8"
 TEACHER = "teacher"
 FEWEST_ROUNDS = 3
 
@@ -54,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_integer("--pictures", options.pictures, 1)
     check_integer("--size", options.size, 32)
     with tempfile.TemporaryDirectory() as scratch:
-        ways = ways_of(options.student, options.teacher, Path(scratch) / "student.onnx")
-        results = measure(ways, options.size, options.pictures, options.rounds)
+        shown = random_pictures(options.pictures, options.size)
+        ways = ways_of(options.student, options.teacher, Path(scratch), shown)
+        results = measure(ways, shown, options.rounds)
     results |= {"student": options.student, "teacher": options.teacher or "the package's scorer"}
     write_json(options.output / "results.json", results)
     table = table_of(results)
@@ -63,8 +65,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table)
 
 
-def ways_of(student: str, teacher: str | None, onnx: Path) -> dict[str, Callable[[Tensor], Any]]:
+def random_pictures(number: int, size: int) -> list[Tensor]:
+    """So many pictures ``(1, 3, size, size)``."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand(1, 3, size, size, generator=generator) for _ in range(number)]
+
+
+def ways_of(
+    student: str, teacher: str | None, scratch: Path, shown: Sequence[Tensor]
+) -> dict[str, Callable[[Tensor], Any]]:
     """What is timed: each takes a picture ``(1, 3, H, W)`` in [0, 1].
+
+    Args:
+        student: folder of its run.
+        teacher: folder of its run, or none for the scorer inside the package.
+        scratch: folder for what is exported.
+        shown: pictures that calibrate int8.
 
     Raises:
         ConfigError: the first run is no student.
@@ -74,7 +90,9 @@ def ways_of(student: str, teacher: str | None, onnx: Path) -> dict[str, Callable
     if not isinstance(scores, Rated) or not isinstance(scores.rater, Student):
         raise ConfigError(f"{student}: expected a run of latentiqa distill.")
     deployed = Deployed(scores.rater, loaded.views)
+    onnx, int8 = scratch / "student.onnx", scratch / "int8.onnx"
     export_onnx(deployed, onnx)
+    quantise(onnx, int8, [picture[0] for picture in shown])
     bare, size = EfficientNetLite(), (deployed.size, deployed.size)
 
     def backbone(image: Tensor) -> Any:
@@ -84,27 +102,25 @@ def ways_of(student: str, teacher: str | None, onnx: Path) -> dict[str, Callable
         BARE: backbone,
         STUDENT: deployed,
         ONNX: scorer_of(onnx),
+        INT8: scorer_of(int8),
         TEACHER: load_metric(teacher),
     }
 
 
 @torch.inference_mode()
 def measure(
-    ways: dict[str, Callable[[Tensor], Any]], size: int, pictures: int, rounds: int
+    ways: dict[str, Callable[[Tensor], Any]], shown: Sequence[Tensor], rounds: int
 ) -> dict[str, Any]:
     """Time every way in turn.
 
     Args:
         ways: what is timed.
-        size: side of the pictures in pixels.
-        pictures: scored in a round.
+        shown: pictures of a round.
         rounds: that count.
 
     Returns:
         What results.json holds.
     """
-    generator = torch.Generator().manual_seed(0)
-    shown = [torch.rand(1, 3, size, size, generator=generator) for _ in range(pictures)]
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(rounds + 1):
         for way in list(ways) if number % 2 else reversed(ways):
@@ -112,12 +128,12 @@ def measure(
             for image in shown:
                 ways[way](image)
             if number:
-                seconds[way].append((time.perf_counter() - started) / pictures)
+                seconds[way].append((time.perf_counter() - started) / len(shown))
     bare = median(seconds[BARE])
     return {
         "kind": "student_speed",
-        "size": size,
-        "pictures": pictures,
+        "size": shown[0].shape[-1],
+        "pictures": len(shown),
         "rounds": rounds,
         "ways": {
             way: {

@@ -127,13 +127,14 @@ def test_speed_is_measured_in_turn(student, exported, embedded, tmp_path, monkey
     )
     SPEED.main([str(tmp_path), str(student), *("--size", "64", "--pictures", "1"), "--rounds", "3"])
     results = json.loads((tmp_path / "results.json").read_text())
-    assert list(results["ways"]) == [SPEED.BARE, SPEED.STUDENT, SPEED.ONNX, SPEED.TEACHER]
+    ways = [SPEED.BARE, SPEED.STUDENT, SPEED.ONNX, SPEED.INT8, SPEED.TEACHER]
+    assert list(results["ways"]) == ways
     for found in results["ways"].values():
         assert len(found["seconds"]) == 3
         middle = sorted(found["seconds"])[1]
         assert found["images_per_second"] == pytest.approx(1 / middle)
     assert results["ways"][SPEED.BARE]["time_of_bare"] == 1
-    assert (tmp_path / "table.md").read_text().count("\n| ") == 5
+    assert (tmp_path / "table.md").read_text().count("\n| ") == 6
     with pytest.raises(SPEED.ConfigError, match="--rounds=2: expected an integer >= 3"):
         SPEED.main([str(tmp_path), str(student), "--rounds", "2"])
 
