@@ -115,8 +115,8 @@ def plan_lessons(config: DictConfig) -> Lessons:
     if terms.map and len(drawing_of(teachers)) != 1:
         raise ConfigError(
             f"terms.map={terms.map} with {len(drawing_of(teachers))} teachers that draw a map of "
-            "quality: expected one, a run of method=dpiqa or a student that has learnt one; set "
-            "terms.map=0.0 to learn scores alone."
+            "quality: expected one; name by teacher= a run of method=dpiqa or a student that has "
+            "learnt one, or set terms.map=0.0 to learn scores alone."
         )
     if drawing_of(teachers) and not terms.map:
         log.info("the teacher's map of quality is not learnt: terms.map=0")

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -205,7 +206,10 @@ def explain(error: Exception) -> None:
     match error:
         case MissingConfigException(missing_cfg_file=str(choice), options=[*known]):
             group, _, name = choice.rpartition("/")
-            message = f"{group}={name}: expected one of {', '.join(known)}."
+            # What was probably meant, if anything is like it, comes first.
+            like = get_close_matches(name, known)
+            rest = [choice for choice in known if choice not in like]
+            message = f"{group}={name}: expected one of {', '.join(like + rest)}."
         case CompactHydraException():
             cause = str(error.__cause__ or "").partition("\n")[0]
             message = " ".join(message.split()) + (f" ({cause})" if cause else "")
