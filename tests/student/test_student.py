@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from latentiqa.errors import ConfigError, DataError, LatentiqaError
 from latentiqa.metrics import srcc
 from latentiqa.student.network import Design, Student
 from latentiqa.student.saving import load_student
+from latentiqa.student.start import begin
 from latentiqa.student.teachers import Scale
 from latentiqa.student.training import Recipe, StudentTraining, Terms
 from latentiqa.student.trunks import LiteTrunk, TransformersTrunk
@@ -91,7 +93,11 @@ def test_all_that_scores_depend_on_is_trained_and_nothing_else(statistics, pictu
     assert all(p.grad is not None for p in training.parameters() if p.requires_grad)
     optimizer.step()
     changed = {k for k, v in student.state_dict().items() if not torch.equal(v, before[k])}
-    assert {"regress.3.weight", "quality.draw.weight", "trunk.net.net._conv_stem.weight"} <= changed
+    assert {
+        "regress.linear.weight",
+        "quality.draw.weight",
+        "trunk.net.net._conv_stem.weight",
+    } <= changed
     assert any(key.endswith("running_mean") for key in changed) == statistics
 
 
@@ -137,6 +143,51 @@ def test_sixteen_pictures_are_learnt_by_heart_in_a_few_steps():
     assert reached[-1] == 1, reached
 
 
+class Pictures:
+    """In the place of a `RatedModule`."""
+
+    def __init__(self, image, target, val_target, **more):
+        self.train, self.batch_size, self.sets = target, len(target), (image, target, val_target)
+        self.more = more
+
+    def train_dataloader(self):
+        image, target, _ = self.sets
+        while True:
+            yield batch_of(image, target, **self.more)
+
+    def val_dataloader(self):
+        image, _, target = self.sets
+        yield batch_of(image, target)
+
+
+@pytest.mark.parametrize(
+    ("terms", "teacher_s"), [(Terms(), 0.5), (Terms(mos=3.0), 0.25), (Terms(score=0.0), 0.0)]
+)
+def test_a_student_begins_as_a_ridge_of_its_features(pictures, terms, teacher_s):
+    """Its targets are the weighted means of both, and those of the teacher where it is alone."""
+    student = Student(Design(LiteTrunk(), pooling="mean"))
+    image = pictures[0]
+    human = torch.linspace(0, 1, 8)
+    human[6:] = float("nan")
+    teacher = human.flip(0).nan_to_num(0.3)
+    shown = Pictures(image, human, torch.linspace(0.2, 0.7, 8) ** 2, teacher=teacher)
+    report = begin(student, shown, terms)
+    with torch.no_grad():
+        x = student.features(image)
+        scores = student(image)
+    target = torch.where(human.isnan(), teacher, (1 - teacher_s) * human + teacher_s * teacher)
+    if not terms.score:
+        target = human[:6]
+    x, y = x.double().numpy(), target.double().numpy()
+    fitted = x[: len(y)]
+    mean, scale = fitted.mean(0), np.where(np.ptp(fitted, 0) > 1e-6, fitted.std(0), 1)
+    scaled = (x - mean) / scale
+    gram = scaled[: len(y)].T @ scaled[: len(y)] + report["alpha"] * np.eye(x.shape[1])
+    weight = np.linalg.solve(gram, scaled[: len(y)].T @ (y - y.mean()))
+    np.testing.assert_allclose(scores, scaled @ weight + y.mean(), atol=1e-4)
+    assert report["val_srcc"] == pytest.approx(srcc(scores, shown.sets[2]))
+
+
 def test_scales_of_teachers_agree_after_they_are_brought_to_one():
     target = torch.tensor([0.2, 0.4, 0.9])
     percent, other = 100 * target + 3, target**2
@@ -153,7 +204,7 @@ def test_scales_of_teachers_agree_after_they_are_brought_to_one():
 def test_weights_of_another_design_are_refused(tmp_path):
     student = Student(small())
     save_rater(student, tmp_path / "student", {"architecture": student.trunk.architecture})
-    with pytest.raises(ConfigError, match=r"do not fit the design: regress\.0"):
+    with pytest.raises(ConfigError, match=r"do not fit the design: regress\.linear"):
         load_student(tmp_path / "student", small(pooling="mean"))
     with pytest.raises(DataError, match="no trained nowhere there"):
         load_student(tmp_path / "nowhere", small())

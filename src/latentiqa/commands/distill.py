@@ -193,6 +193,7 @@ def train_student(
         DataError: training diverged, a picture is in two places, or the teacher knows the test.
     """
     from latentiqa.student.network import Student
+    from latentiqa.student.start import begin
     from latentiqa.student.training import StudentTraining
 
     plan = method.rater
@@ -206,13 +207,18 @@ def train_student(
     batch_size = plan.training.pictures_a_pass(fitting.trainer.world_size)
     student = Student(plan.design, seed=config.seed, quality=bool(lessons.terms.map))
     labels, teachers = lesson.ask(make_trainer, student) if lessons.teachers else (None, [])
+    pictures = lesson.module(batch_size, labels)
+    if plan.design.score == "pooled" and not fitting.last.exists():
+        student.to(fitting.trainer.strategy.root_device)
+        report = begin(student, pictures, lessons.terms)
+        log.info("it begins as a ridge regression: validation SRCC %.4f", report["val_srcc"])
     training = StudentTraining(student, plan.training, lessons.terms, fitting.an_epoch)
     told = {
         "pictures": {"labelled": len(parts["train"]), "all": len(lesson.pictures)},
         "teachers": teachers,
         "architecture": student.trunk.architecture,
     }
-    return fitting.fit(training, lesson.module(batch_size, labels), told)
+    return fitting.fit(training, pictures, told)
 
 
 class Lesson:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentiqa.errors import ConfigError, check_integer
+from latentiqa.heads.ridge import RidgeHead
 from latentiqa.hyperfeatures.pooling import pool, pooled_widths
 from latentiqa.student.trunks import Trunk
 from latentiqa.training.rater import Rater, trained_parameters
@@ -27,10 +29,10 @@ class Design:
 
     Args:
         trunk: what it sees with.
-        score: made of ``pooled`` maps; or of the ``map`` of quality, by an MLP of its pixels, as
-            the paper's student.
+        score: a linear regression of ``pooled`` maps, which begins as a ridge (`begin`); or an MLP
+            of the pixels of the ``map`` of quality, as the paper's student.
         pooling: of each map with score=pooled, see `latentiqa.hyperfeatures.pooling.POOLINGS`.
-        width: of the hidden layer, or with score=map of both of them.
+        width: of both hidden layers with score=map.
         channels: of the map of quality; those of the teacher's.
         side: of the map of quality in pixels.
         batch_statistics: batch norm trains its statistics, and normalises by those of the pass.
@@ -93,6 +95,42 @@ class QualityMap(nn.Module):
         return F.interpolate(F.relu(self.draw(x)), size=(self.side, self.side))
 
 
+class Regression(nn.Module):
+    """``w . (x - mean) / (scale sqrt(F)) + b`` of F features.
+
+    The root makes one step of Adam move a score about as far however many features there are.
+
+    Args:
+        features: their number F.
+
+    Example:
+        >>> Regression(5)(torch.rand(2, 5)).shape
+        torch.Size([2, 1])
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        self.linear = nn.Linear(features, 1)
+        nn.init.constant_(self.linear.bias, MIDDLE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, 1)`` of ``(B, F)``."""
+        return self.linear((x - self.mean) / (self.scale * math.sqrt(x.shape[1])))
+
+    @torch.no_grad()
+    def begin(self, ridge: RidgeHead) -> None:
+        """Compute from now on what a fitted ridge computes."""
+        self.mean.copy_(ridge.standardise.mean)
+        self.scale.copy_(ridge.standardise.scale)
+        self.linear.weight.copy_(ridge.weight * math.sqrt(len(ridge.weight)))
+        self.linear.bias.fill_(ridge.bias)
+
+
 class Student(Rater):
     """A small network that scores (Fu et al., arXiv 2405.19996, section 3.4, and our own head).
 
@@ -135,19 +173,18 @@ class Student(Rater):
             self.regress = self._regression()
         self.train(False)
 
-    def _regression(self) -> nn.Sequential:
+    def _regression(self) -> nn.Module:
         design = self.design
-        if design.score == "map":
-            width = design.channels * design.side**2
-            layers: list[nn.Module] = [nn.Linear(width, design.width), nn.ReLU()]
-            layers += [nn.Linear(design.width, design.width), nn.ReLU()]
-        else:
+        if design.score == "pooled":
             channels = {str(i): n for i, n in enumerate(self.trunk.channels)}
-            width = sum(pooled_widths(channels, design.pooling).values())
-            layers = [nn.LayerNorm(width), nn.Linear(width, design.width), nn.ReLU()]
+            return Regression(sum(pooled_widths(channels, design.pooling).values()))
         last = nn.Linear(design.width, 1)
         nn.init.constant_(last.bias, MIDDLE)
-        return nn.Sequential(*layers, last)
+        return nn.Sequential(
+            *(nn.Linear(design.channels * design.side**2, design.width), nn.ReLU()),
+            *(nn.Linear(design.width, design.width), nn.ReLU()),
+            last,
+        )
 
     def train(self, mode: bool = True) -> Student:
         """Of the trunk only batch norm is ever in training mode, and only where that is asked for.
@@ -180,6 +217,10 @@ class Student(Rater):
         quality = None if self.quality is None else self._draw(maps)
         return self._score(maps, quality), quality
 
+    def features(self, image: Tensor) -> Tensor:
+        """Pooled maps ``(B, F)`` float32, of which score=pooled is a regression."""
+        return self._pooled(self.trunk(image))
+
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters, in one."""
         return {"student": trained_parameters(self)}
@@ -187,6 +228,10 @@ class Student(Rater):
     def trained_state(self) -> dict[str, Tensor]:
         """All of it: nothing else has its weights, nor the statistics of batch norm."""
         return self.state_dict()
+
+    def _pooled(self, maps: Sequence[Tensor]) -> Tensor:
+        pooled = [pool(one, self.design.pooling) for one in maps]
+        return torch.cat([value for one in pooled for value in one.values()], dim=1)
 
     def _draw(self, maps: Sequence[Tensor]) -> Tensor:
         assert self.quality is not None
@@ -199,6 +244,5 @@ class Student(Rater):
                 assert quality is not None
                 x = quality.float().flatten(1)
             else:
-                pooled = [pool(one, self.design.pooling) for one in maps]
-                x = torch.cat([value for one in pooled for value in one.values()], dim=1)
+                x = self._pooled(maps)
             return self.regress(x).squeeze(1)
