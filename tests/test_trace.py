@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from latentiqa.backbones.addresses import Layers
-from latentiqa.guidance import PMG, NoGuidance, StepSize
+from latentiqa.errors import ConfigError
+from latentiqa.guidance import PMG, FreeDoM, NoGuidance, StepSize
 from latentiqa.methods.lgdm import LGDM
 from latentiqa.perceptual.nss import NSS
 from latentiqa.trace import measure, principal_colours, trace
@@ -34,7 +35,12 @@ def lgdm(micro64, guidance, values=(60, 20)) -> LGDM:
     return LGDM(micro64, Timesteps(values), layers, guidance, pooling="mean", seed=3)
 
 
-@pytest.mark.parametrize("guidance", [NoGuidance(), LATENT], ids=["none", "pmg"])
+TRAVELS = FreeDoM(step_size=StepSize(0.05), passes_each=2)
+
+
+@pytest.mark.parametrize(
+    "guidance", [NoGuidance(), LATENT, TRAVELS], ids=["none", "pmg", "freedom"]
+)
 def test_the_maps_are_those_of_the_hyperfeatures(micro64, image, guidance):
     method = lgdm(micro64, guidance)
     found = trace(method, image, "a.png")
@@ -98,3 +104,8 @@ def test_components_and_scale_are_shared_by_the_timesteps():
     assert (second < 0.3 * first).all()
     turned = principal_colours({t: -x for t, x in maps.items()})
     torch.testing.assert_close(turned[10], 1 - colours[10], atol=0.05, rtol=0)
+
+
+def test_sides_that_the_backbone_cannot_halve_are_told(micro64):
+    with pytest.raises(ConfigError, match="100"):
+        trace(lgdm(micro64, LATENT), torch.rand(1, 3, 100, 100, dtype=torch.float64), "a.png")

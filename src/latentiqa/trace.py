@@ -44,7 +44,11 @@ def trace(lgdm: LGDM, image: Tensor, name: str) -> Trace:
         lgdm: whose backbone, timesteps, layers, guidance and seed are taken.
         image: ``(1, 3, H, W)`` in [0, 1].
         name: the picture's; it seeds the noise.
+
+    Raises:
+        ConfigError: the sides are not what the backbone can halve.
     """
+    lgdm.backbone.check_sides(image)
     values = list(lgdm.timesteps.values)
     longer = Timesteps(
         [*values, *([0] if values[-1] else [])],
@@ -70,7 +74,7 @@ def trace(lgdm: LGDM, image: Tensor, name: str) -> Trace:
         taps=lgdm.taps,
         guide=observed,
         through_unet=lgdm.guidance.through_unet,
-        passes=lgdm.guidance.passes,
+        passes=lambda t: 1 if t == values[-1] else lgdm.guidance.passes(t),
         seed=lgdm.seed,
     ):
         if t in values:

@@ -312,6 +312,41 @@ def changed_index(folder, copy, **changes):
     return BackboneSource("x", str(copy))
 
 
+def changed_config(folder, copy, part, drop=(), **changes):
+    shutil.copytree(folder, copy)
+    path = copy / part
+    config = json.loads(path.read_text())
+    kept = {key: value for key, value in config.items() if key not in drop}
+    path.write_text(json.dumps(kept | changes))
+    return BackboneSource("x", str(copy))
+
+
+def test_latents_of_a_vq_autoencoder_without_a_scale_stay_as_they_are(written, tmp_path, pictures):
+    """CompVis' folders are older than the key; diffusers would take Stable Diffusion's scale."""
+    folder, pipe = written("ldm")
+    part, drop = "vqvae/config.json", ["scaling_factor"]
+    model = changed_config(folder, tmp_path / "old", part, drop).load()
+    with torch.no_grad():
+        expected = pipe.vqvae.encode(pictures[0] * 2 - 1).latents
+        found = model.encode(pictures[0])
+        torch.testing.assert_close(found, expected)
+        shown = (pipe.vqvae.decode(expected).sample + 1) / 2
+        torch.testing.assert_close(model.decode(found), shown)
+
+
+def test_what_is_computed_otherwise_is_refused(written, tmp_path):
+    folder, _ = written("sdxl")
+    part, drop = "scheduler/scheduler_config.json", ["beta_schedule"]
+    edm = {"_class_name": "EDMEulerScheduler"}
+    source = changed_config(folder, tmp_path / "edm", part, drop, **edm)
+    with pytest.raises(ConfigError, match="EDMEulerScheduler names no beta_schedule"):
+        source.load()
+    means = {"latents_mean": [0.1] * 4, "latents_std": [1.0] * 4}
+    source = changed_config(folder, tmp_path / "means", "vae/config.json", **means)
+    with pytest.raises(ConfigError, match="latents_mean is set"):
+        source.load()
+
+
 def test_what_a_folder_is_its_index_says(written, tmp_path):
     folder, _ = written("pixart")
     with pytest.raises(LatentiqaError, match=r"pipeline 'SanaPipeline' is not supported; .*Flux"):

@@ -124,6 +124,9 @@ def test_what_it_cannot_do_is_refused(pipe, image):
         run(image=torch.rand(64, 64))
     with pytest.raises(ConfigError, match=r"\(32, 32\) pixels, but the pipeline makes 1 of \(64"):
         run(image=torch.rand(3, 32, 32))
+    with pytest.raises(ConfigError, match="latents are bfloat16: expected float32"):
+        run(pipe=pipe.to(torch.bfloat16))
+    pipe.to(torch.float32)
     with pytest.raises(ConfigError, match="image: 2 of"):
         run(image=torch.rand(2, 3, 64, 64))
     for scheduler, message in (

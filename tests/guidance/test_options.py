@@ -229,6 +229,8 @@ def test_the_recipe_knows_the_decoders_weights_not_its_place(small, tmp_path):
 def test_decoders_of_other_latents_are_refused(model, image, tmp_path):
     micro_tiny(latent_channels=8).save_pretrained(tmp_path / "channels")
     micro_tiny().save_pretrained(tmp_path / "f2")
+    with pytest.raises(ConfigError, match="it decodes the latents of backbone=tiny alone"):
+        PMG(decoder="tiny").bind(image, model)
     with pytest.raises(ConfigError, match="8 channels, the backbone's have 4"):
         PMG(decoder=str(tmp_path / "channels")).bind(image, model)
     guide = PMG(decoder=str(tmp_path / "f2")).bind(image, model)

@@ -76,6 +76,15 @@ def test_correlations_of_a_wide_map_are_a_mixture_of_all_of_its_own():
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_correlations_have_a_gradient_after_a_first_call_in_inference_mode():
+    mixture.cache_clear()
+    x = torch.randn(1, WIDEST + 1, 3, 3)
+    with torch.inference_mode():
+        correlation(x)
+    correlation(x.requires_grad_()).square().sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
 def test_the_mixture_is_the_same_on_every_machine():
     # Values of this very draw: features of a shipped head must not turn with a library's version.
     expected = torch.tensor([[0.226975, -0.025584, -0.097654], [0.024527, 0.019321, 0.202616]])

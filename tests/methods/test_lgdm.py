@@ -107,6 +107,12 @@ def test_the_recipe_holds_what_changes_values_and_only_that(tiny):
         lgdm(tiny, timesteps=Timesteps([60, 20], use=[20])),
     ):
         assert same.recipe() == base
+    # A trajectory that ends at 60 makes one pass of it, a longer one two.
+    freedom = FreeDoM(step_size=StepSize(0.02), passes_each=2)
+    shorter = lgdm(tiny, freedom, timesteps=Timesteps([60, 20], use=[60]))
+    assert shorter.recipe() != lgdm(tiny, freedom).recipe()
+    last = lgdm(tiny, freedom, timesteps=Timesteps([60, 20], use=[20]))
+    assert last.recipe() == lgdm(tiny, freedom).recipe()
     psis = [BackboneFeatures(), BackboneFeatures(timestep=1), NSS(), NSS(scales=1), None]
     recipes = [str(lgdm(tiny, PMG(psi=psi)).recipe()) for psi in psis]
     assert len(set(recipes)) == len(psis)

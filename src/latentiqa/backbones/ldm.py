@@ -341,10 +341,17 @@ def _load_part(kind: Any, folder: Path, variant: str | None, dtype: torch.dtype)
 
 
 def _load_scheduler(folder: Path) -> Any:
-    # Only the schedule of the noise is read, which DDIM's has in common with all but the flows'.
+    """Only the schedule of the noise is read, which most schedulers have in common with DDIM's."""
     config: Any = DDIMScheduler.load_config(folder, local_files_only=True)
-    flow = str(config.get("_class_name")).startswith("FlowMatch")
-    return (FlowMatchEulerDiscreteScheduler if flow else DDIMScheduler).from_config(config)
+    name = str(config.get("_class_name"))
+    if name.startswith("FlowMatch"):
+        return FlowMatchEulerDiscreteScheduler.from_config(config)
+    if "beta_schedule" not in config and config.get("trained_betas") is None:
+        raise ConfigError(
+            f"{folder / 'scheduler_config.json'}: {name} names no beta_schedule; expected a "
+            "scheduler of betas, as DDIM's, or of a rectified flow."
+        )
+    return DDIMScheduler.from_config(config)
 
 
 def latents_of(encoded: Any, noise: Tensor | None = None) -> Tensor:
@@ -415,7 +422,7 @@ def load_autoencoder(folder: str | Path, **options: Any) -> Any:
         **options: of ``from_pretrained``.
 
     Raises:
-        ConfigError: its config names another class.
+        ConfigError: its config names another class, or latents that are shifted channel by channel.
     """
     config: Any = AutoencoderKL.load_config(folder)
     known = {kind.__name__: kind for kind in AUTOENCODERS}
@@ -424,6 +431,15 @@ def load_autoencoder(folder: str | Path, **options: Any) -> Any:
             f"{Path(folder) / 'config.json'}: class {name!r} is not supported; expected one of "
             f"{', '.join(known)}."
         )
+    if config.get("latents_mean") is not None:
+        raise ConfigError(
+            f"{Path(folder) / 'config.json'}: latents_mean is set; expected an autoencoder whose "
+            "latents are scaled by scaling_factor and shift_factor alone."
+        )
+    if known[name] is VQModel and "scaling_factor" not in config:
+        # CompVis' own are older than the key and were trained on latents as they are. What
+        # diffusers takes in its place is Stable Diffusion's: huggingface/diffusers#6725.
+        options["scaling_factor"] = 1.0
     return known[name].from_pretrained(folder, **options)
 
 

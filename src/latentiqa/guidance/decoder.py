@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 EMBEDDED = "tiny"
 """The small decoder that the package carries, for the embedded model's latents."""
 
+_EMBEDDED_FOLDER = str(Path(backbones.__file__).parent / "tiny_decoder")
+
 
 @dataclass(frozen=True)
 class Decoder:
@@ -50,7 +52,7 @@ class Decoder:
 
     def __post_init__(self, folder: str) -> None:
         if folder == EMBEDDED:
-            folder = str(Path(backbones.__file__).parent / "tiny_decoder")
+            folder = _EMBEDDED_FOLDER
         if not (Path(folder) / "config.json").is_file():
             raise ConfigError(
                 f"guidance.decoder={folder}: expected a folder with config.json and safetensors "
@@ -83,6 +85,15 @@ class Decoder:
         vae = frozen_autoencoder(folder, self.weights, backbone.device, backbone.dtype)
         checkpoint_blocks(vae, checkpointing)
         found, expected = vae.config.latent_channels, backbone.vae.config.latent_channels
+        # Latents of other models have as many channels, too.
+        stranger = folder == _EMBEDDED_FOLDER and (
+            vae.config.scaling_factor != backbone.vae.config.scaling_factor
+        )
+        if stranger:
+            raise ConfigError(
+                "guidance.decoder=tiny: it decodes the latents of backbone=tiny alone; expected "
+                "guidance.decoder=null, or the folder of an autoencoder made for this backbone."
+            )
         if found != expected:
             raise ConfigError(
                 f"guidance.decoder={folder}: it decodes latents of {found} channels, the "

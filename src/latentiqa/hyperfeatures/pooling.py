@@ -74,7 +74,9 @@ def mixture(channels: int, device: torch.device) -> Tensor:
     # RandomState's stream is frozen for good; and the factor is unique but for the signs of R.
     normal = np.random.RandomState(channels).standard_normal((channels, WIDEST))
     q, r = np.linalg.qr(normal)
-    return torch.from_numpy((q * np.sign(r.diagonal())).T).float().to(device)
+    # It outlives the call, which may be in inference mode; later ones may need gradients.
+    with torch.inference_mode(False):
+        return torch.from_numpy((q * np.sign(r.diagonal())).T).float().to(device)
 
 
 STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -82,9 +82,13 @@ class LGDM(FeatureExtractor):
 
         Those only select; the trajectory changes the values even at timesteps that are not used.
         """
-        # Named where it is off only: what was stored before there was a choice stays valid.
-        noise_free = {} if self.timesteps.noised else {"noised": False}
-        return noise_free | {
+        # Named where they matter only: what was stored before there was a choice stays valid.
+        rare: dict[str, Any] = {} if self.timesteps.noised else {"noised": False}
+        last = self.timesteps.used[-1]
+        if last != self.timesteps.values[-1] and self.guidance.passes(last) > 1:
+            # A trajectory that ends there makes one pass of it, not several.
+            rare["until"] = last
+        return rare | {
             "method": "lgdm",
             "backbone": self.backbone.identity,
             "dtype": str(self.backbone.dtype).removeprefix("torch."),

@@ -165,7 +165,7 @@ class Student(Rater):
             self.trunk = design.trunk.build(architecture)
             # Depthwise convolutions: a fifth less time of a training step on a CPU, and a tenth of
             # a score; GPUs like it, too.
-            self.trunk.to(memory_format=torch.channels_last)
+            self.trunk.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             deepest = self.trunk.channels[-1]
             self.quality = None
             if quality or design.score == "map":
