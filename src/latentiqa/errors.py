@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 class LatentiqaError(Exception):
     """Base of all errors raised on purpose: the message names what was wrong and the way out."""
@@ -29,6 +31,32 @@ def check_integer(key: str, value: object, least: int) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigError(f"{key}={value}: expected an integer >= {least}.")
+
+
+def check_number(key: str, value: object, *, positive: bool) -> None:
+    """Refuse what is no finite number, or not above 0 or at least 0.
+
+    Args:
+        key: what the user calls the value.
+        value: as it was given.
+        positive: 0 is refused, too.
+
+    Raises:
+        ConfigError: it is something else.
+
+    Example:
+        >>> check_number("lr", 0, positive=True)
+        Traceback (most recent call last):
+        latentiqa.errors.ConfigError: lr=0: expected a positive number.
+    """
+    if (
+        not isinstance(value, (int, float))
+        or isinstance(value, bool)
+        or not 0 <= value < math.inf
+        or (positive and value == 0)
+    ):
+        expected = "a positive number" if positive else "a number >= 0"
+        raise ConfigError(f"{key}={value}: expected {expected}.")
 
 
 class DataError(LatentiqaError):

@@ -6,6 +6,7 @@ even under autocast, where differences of neighbours would be lost.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -162,8 +163,11 @@ def check_weights(losses: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: a name is unknown, a weight is below 0, or none is above.
     """
-    weights = losses.values()
-    if not losses.keys() <= LOSSES.keys() or not all(weight >= 0 for weight in weights):
+    if not losses.keys() <= LOSSES.keys() or not all(map(_is_weight, losses.values())):
         raise ConfigError(f"losses={dict(losses)}: expected weights >= 0 of {', '.join(LOSSES)}.")
-    if not any(weights):
+    if not any(losses.values()):
         raise ConfigError(f"losses={dict(losses)}: expected one with a weight above 0.")
+
+
+def _is_weight(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf

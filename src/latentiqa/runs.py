@@ -36,6 +36,7 @@ NOT_IN_SIGNATURE = (
     "method.teacher.checkpointing",
     "method.rater.attributes",  # scores of their own, which are explained only
     "method.training.checkpoint_every",
+    "training.checkpoint_every",
     "data.batch_size",
     "data.num_workers",
     "data.shard_size",

@@ -209,6 +209,18 @@ def test_a_teacher_that_knows_the_test_part_is_refused(teacher, scores_csv, tmp_
     assert "pictures of the test part were in its training or validation part" in outcome.err
 
 
+def test_a_student_has_seen_what_its_teacher_and_its_unlabelled_pictures_were(student, teacher):
+    """The teacher's parts are the student's here, so that four pictures are more."""
+    from latentiqa.heads import load_head
+
+    seen, before = (
+        set(load_head(run.folder / "head")[1]["seen_images"]) for run in (student, teacher)
+    )
+    assert before < seen
+    assert len(seen - before) == 4
+    assert "seen_images" not in student.results["fit"]
+
+
 def test_unlabelled_pictures_of_the_dataset_are_refused(teacher, scores_csv, tmp_path):
     outcome = type_in(
         *("distill", *SMALL, *on_csv(scores_csv), *places(tmp_path), "fast_dev_run=true"),

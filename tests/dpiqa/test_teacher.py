@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
@@ -138,19 +140,51 @@ def test_what_is_trained_has_a_gradient_and_the_rest_has_none(teacher_of, pictur
     assert not any(p.requires_grad for p in teacher.backbone.text_encoder.parameters())
 
 
+@pytest.mark.parametrize(
+    "layers",
+    [["down.0.*"], ["down.1.attn.0"], ["down.*"], ["mid.*"]],
+    ids=str,
+)
+def test_no_adapter_waits_for_a_gradient_that_does_not_come(teacher_of, pictures, layers):
+    image, names = pictures
+    teacher = teacher_of(tuning="frozen", layers=layers)
+    teacher(image[:2], names[:2]).square().sum().backward()
+    named = dict(teacher.named_parameters())
+    assert {n for n, p in named.items() if p.grad is not None} == {
+        n for n, p in named.items() if p.requires_grad
+    }
+
+
+@contextmanager
+def saved_bytes():
+    """Counts what graphs hold for their backward passes."""
+    kept: list[int] = []
+
+    def keep(x):
+        kept.append(x.nbytes)
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        yield kept
+
+
 @pytest.mark.parametrize("layers", [None, ["up.3.resnet.0"]])
 def test_checkpointing_changes_no_gradient(micro_folder, pictures, layers):
     from latentiqa.backbones.stable_diffusion import StableDiffusion
 
-    gradients = []
+    gradients, kept = [], []
     for checkpointing in (False, True):
         backbone = StableDiffusion.from_folder(micro_folder)
         design = Design(
             *("learnt", 5), side=8, width=16, layers=layers, checkpointing=checkpointing
         )
         teacher = Teacher(backbone, design)
-        teacher(pictures[0][:2], pictures[1][:2]).sum().backward()
+        with saved_bytes() as counted:
+            scores = teacher(pictures[0][:2], pictures[1][:2]).sum()
+        kept.append(sum(counted))
+        scores.backward()
         gradients.append({n: p.grad for n, p in teacher.named_parameters() if p.grad is not None})
+    assert kept[1] < 0.8 * kept[0]
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)

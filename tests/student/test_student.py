@@ -5,8 +5,17 @@ import json
 import numpy as np
 import pytest
 import torch
+from lightning import Trainer
+from PIL import Image
 from torch import nn
-from transformers import AutoModel, ConvNextConfig, EfficientNetConfig, MobileNetV2Config
+from torch.utils.data import DataLoader
+from transformers import (
+    AutoModel,
+    ConvNextConfig,
+    EfficientNetConfig,
+    EfficientNetImageProcessorPil,
+    MobileNetV2Config,
+)
 
 from latentiqa.errors import ConfigError, DataError, LatentiqaError
 from latentiqa.metrics import srcc
@@ -99,6 +108,36 @@ def test_all_that_scores_depend_on_is_trained_and_nothing_else(statistics, pictu
         "trunk.net.net._conv_stem.weight",
     } <= changed
     assert any(key.endswith("running_mean") for key in changed) == statistics
+
+
+@pytest.mark.parametrize("statistics", [False, True])
+def test_batch_norm_keeps_its_mode_in_a_real_training(statistics, pictures, tmp_path):
+    trunk = TransformersTrunk(config=CONFIGS["mobilenet_v2"].to_dict())
+    student = Student(small(trunk=trunk, batch_statistics=statistics))
+    before = {k: v.clone() for k, v in student.state_dict().items() if "running_mean" in k}
+    training = StudentTraining(student, Recipe(), Terms(score=0.0), steps_an_epoch=1)
+    trainer = Trainer(
+        accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    batches = [batch_of(pictures[0], torch.rand(8))] * 2
+    trainer.fit(training, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    assert before
+    same = [torch.equal(student.state_dict()[k], v) for k, v in before.items()]
+    assert all(same) != statistics
+
+
+def test_pictures_are_normalised_as_transformers_does_for_efficientnet(tmp_path, pictures):
+    """It divides by the deviation twice."""
+    with torch.random.fork_rng(devices=[]):
+        AutoModel.from_config(CONFIGS["efficientnet"]).save_pretrained(tmp_path)
+    processor = EfficientNetImageProcessorPil(do_resize=False, do_center_crop=False)
+    processor.save_pretrained(tmp_path)
+    trunk = TransformersTrunk(source=str(tmp_path)).build()
+    image = (pictures[0][:1] * 255).round() / 255
+    pixels = (image[0] * 255).byte().permute(1, 2, 0).numpy()
+    expected = processor(Image.fromarray(pixels), return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close((image - trunk.mean) / trunk.std, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(pictures):

@@ -216,7 +216,8 @@ class LatentDiffusion(nn.Module, ABC):
         """
         key = prompt, self.device, self.dtype
         if key not in self._contexts:
-            encoded = self.encode_prompt(prompt)
+            with torch.autocast(self.device.type, enabled=False):  # whoever is the first to ask
+                encoded = self.encode_prompt(prompt)
             self._contexts[key] = {name: x.to(self.dtype) for name, x in encoded.items()}
         return {name: x.expand(batch_size, *x.shape[1:]) for name, x in self._contexts[key].items()}
 

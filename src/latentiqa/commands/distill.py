@@ -208,7 +208,7 @@ def train_student(
     student = Student(plan.design, seed=config.seed, quality=bool(lessons.terms.map))
     labels, teachers = lesson.ask(make_trainer, student) if lessons.teachers else (None, [])
     pictures = lesson.module(batch_size, labels)
-    if plan.design.score == "pooled" and not fitting.last.exists():
+    if plan.design.begins_as_ridge and not fitting.last.exists():
         student.to(fitting.trainer.strategy.root_device)
         report = begin(student, pictures, lessons.terms)
         log.info("it begins as a ridge regression: validation SRCC %.4f", report["val_srcc"])
@@ -216,6 +216,7 @@ def train_student(
     told = {
         "pictures": {"labelled": len(parts["train"]), "all": len(lesson.pictures)},
         "teachers": teachers,
+        "seen_images": lesson.seen(),
         "architecture": student.trunk.architecture,
     }
     return fitting.fit(training, pictures, told)
@@ -290,6 +291,8 @@ class Lesson:
         from latentiqa.metric import load_metric
         from latentiqa.student.teachers import Scale, TeacherLabels, TeacherOutputs, scores_in
 
+        for run in self.lessons.teachers:
+            self._refuse_knowing(run)
         views = {name: self._views_of(key) for name, key in self.labelled.items()}
         asked = [view for of_picture in views.values() for view in of_picture]
         targets = torch.tensor(
@@ -298,7 +301,6 @@ class Lesson:
         drawing = drawing_of(self.lessons.teachers) if self.lessons.terms.map else []
         stores, scales, told, drawn = [], [], [], None
         for run in self.lessons.teachers:
-            self._refuse_knowing(run)
             metric = load_metric(run.folder, device_of(self.config))
             outputs = TeacherOutputs(metric, run.identity, draws=run in drawing)
             if run in drawing:
@@ -314,6 +316,11 @@ class Lesson:
             )
         return TeacherLabels(stores, scales, drawn), told
 
+    def seen(self) -> list[str]:
+        """Image keys of what the student learns from by way of others: no test of it either."""
+        taught = {key for run in self.lessons.teachers for key in _seen_by(run)}
+        return sorted(taught | set(self.pictures.values()))
+
     def _refuse_knowing(self, run: FinishedRun) -> None:
         """What a teacher was trained on is no test of its student.
 
@@ -321,9 +328,8 @@ class Lesson:
             DataError: it knows pictures of the test part.
         """
         from latentiqa.data.images import content_of
-        from latentiqa.heads import load_head
 
-        seen = set(map(content_of, load_head(run.folder / "head")[1]["seen_images"]))
+        seen = set(map(content_of, _seen_by(run)))
         known = [name for name in self.parts["test"] if content_of(self.keys[name]) in seen]
         if known:
             raise DataError(
@@ -379,6 +385,13 @@ class Lesson:
             seed=self.config.seed,
             complete=labels,
         )
+
+
+def _seen_by(run: FinishedRun) -> list[str]:
+    """Image keys of the pictures that a run was fitted or chosen on."""
+    from latentiqa.heads import load_head
+
+    return load_head(run.folder / "head")[1]["seen_images"]
 
 
 def _check_shape(shape: tuple[int, int, int] | None, own: tuple[int, int, int] | None) -> None:

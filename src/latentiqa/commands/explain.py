@@ -66,9 +66,11 @@ def explain_pictures(
         for record, own in zip(records, _folders(records, folder), strict=True):
             name = record.path.name
             image = metric.views(read_image(record.path, most), name).to(metric.device)
-            scores = rater.attributes(image, [name])
+            with metric.scorer.extractors[0].precision_of(image):  # as it scores
+                scores = rater.attributes(image, [name])
+                good, bad = heat_maps(rater, image, name)
             attributes = {key: score.item() for key, score in scores.items()}
-            write_explanation(own, image[0].cpu(), *heat_maps(rater, image, name), attributes)
+            write_explanation(own, image[0].cpu(), good, bad, attributes)
             found.append(attributes)
             advance()
     log.info("explanations in %s", folder)

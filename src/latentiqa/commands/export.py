@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from omegaconf import DictConfig, ListConfig
 from latentiqa.commands.launch import Done
 from latentiqa.commands.parts import quieten
 from latentiqa.commands.trained import find_run, load_run
-from latentiqa.errors import ConfigError, DataError, check_integer
+from latentiqa.errors import ConfigError, DataError, LatentiqaError, check_integer
 from latentiqa.runs import write_json
 
 if TYPE_CHECKING:
@@ -98,15 +98,19 @@ def _export_int8(deployed: Any, output: Path, paths: Sequence[Path], max_pixels:
     from latentiqa.data.images import read_image
     from latentiqa.student.deploy import export_onnx, quantise, scorer_of
 
-    def read(chosen: Sequence[Path]) -> list[Tensor]:
-        return [read_image(path, max_pixels) for path in chosen]
+    def read(chosen: Sequence[Path]) -> Iterator[Tensor]:
+        return (read_image(path, max_pixels) for path in chosen)
 
     calibrating, measuring = paths[::2], paths[1::2]
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "float32.onnx"
         export_onnx(deployed, whole)
         quantise(whole, output, read(calibrating))
-        loss = loss_between(scorer_of(whole), scorer_of(output), read(measuring))
+        try:
+            loss = loss_between(scorer_of(whole), scorer_of(output), read(measuring))
+        except LatentiqaError:
+            output.unlink()
+            raise
     loss["calibrated_on"] = len(calibrating)
     write_json(output.with_suffix(".json"), loss)
     log.info(
@@ -116,14 +120,14 @@ def _export_int8(deployed: Any, output: Path, paths: Sequence[Path], max_pixels:
 
 
 def loss_between(
-    exact: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor], pictures: Sequence[Tensor]
+    exact: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor], pictures: Iterable[Tensor]
 ) -> dict[str, Any]:
     """How far scores of one model are from those of another.
 
     Args:
         exact: pictures ``(B, 3, H, W)`` to scores ``(B,)``.
         other: the same, not as exact.
-        pictures: ``(3, H, W)`` each.
+        pictures: ``(3, H, W)`` each; one at a time is in memory.
 
     Raises:
         DataError: one of them says the same of all pictures.
@@ -132,13 +136,14 @@ def loss_between(
 
     from latentiqa.metrics import srcc
 
-    a, b = (torch.cat([model(one[None]) for one in pictures]) for model in (exact, other))
+    both = [torch.cat([exact(one[None]), other(one[None])]) for one in pictures]
+    a, b = torch.stack(both, dim=1)
     agreement = srcc(a, b)
     if agreement != agreement:
         raise DataError("the scores of all pictures are the same: int8 cannot be measured on them.")
     far = (a - b).abs()
     return {
-        "n": len(pictures),
+        "n": len(a),
         "srcc": agreement,
         "largest_difference": far.max().item(),
         "mean_difference": far.mean().item(),

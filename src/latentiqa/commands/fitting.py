@@ -96,6 +96,7 @@ class Fitting:
             "parameters": counts,
             **(told or {}),
         }
+        self.trainer.strategy.barrier()  # all have read what one of them removes
         if self.trainer.is_global_zero:
             save_rater(training.rater, self.finished, report)
             shutil.rmtree(self.last.parent)

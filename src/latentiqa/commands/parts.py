@@ -283,7 +283,8 @@ def load_extractors(
         from latentiqa.methods.rated import Rated
 
         if not plan.design.is_trained:
-            return [Rated(plan.method, make_rater(method, config.seed), "untrained")]
+            rater, precision = make_rater(method, config.seed), plan.training.precision
+            return [Rated(plan.method, rater, "untrained", precision)]
         if folder is None:
             raise ConfigError(
                 f"method={plan.method} is trained before it is run: use latentiqa train."

@@ -162,10 +162,12 @@ def carry_out(config: DictConfig, plan: Plan, train: TrainMethod) -> Done:
         set_logs_aside(plan.folder / "logs")
     with track_run(config, plan.folder, plan.values) as logger:
         training: dict[str, Any] = {}
+        seen: set[str] = set()
         if plan.method.is_trained:
             training = train(
                 config, plan.method, manifest, parts, keys, plan.folder, make_trainer, logger
             )
+            seen |= set(training.pop("seen_images", []))
             clock.lap("train")
         extractors = load_extractors(config, plan.method, plan.folder)
         mirrored = parts["train"] if flips else []
@@ -195,8 +197,8 @@ def carry_out(config: DictConfig, plan: Plan, train: TrainMethod) -> Done:
         clock.lap("fit_and_test")
         # Validation too: the head was chosen on it, and ridge is fitted again with it.
         fitted_on = [] if plan.method.is_zero_shot else [*parts["train"], *parts["val"]]
-        seen = sorted(keys[name] for name in fitted_on)
-        meta = {"features": feature_names(extractors), "seen_images": seen}
+        seen |= {keys[name] for name in fitted_on}
+        meta = {"features": feature_names(extractors), "seen_images": sorted(seen)}
         save_head(head, plan.folder / "head", meta)
         write_predictions(plan.folder / "predictions.csv", rows)
         results = {

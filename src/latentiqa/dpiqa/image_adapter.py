@@ -38,6 +38,23 @@ class ImageAdapter(nn.Module):
             for block in unet.down_blocks
         ]
 
+    def freeze_behind(self, tap: str) -> None:
+        """Freeze what no map up to a tap depends on: without a gradient it would stop DDP.
+
+        Args:
+            tap: address of the last layer that is read.
+        """
+        place, *rest = tap.split(".")
+        if place != "down":
+            return
+        block, kind = int(rest[0]), rest[1]
+        # What is added to a block is seen by its own downsampling, if that comes after it.
+        seen = block + (kind == "downsample" and not self.halved[block])
+        for body in self.adapter.adapter.body[seen:]:
+            body.requires_grad_(False)
+        if not seen:
+            self.requires_grad_(False)
+
     def forward(self, image: Tensor) -> list[Tensor]:
         """What the U-Net takes as ``down_intrablock_additional_residuals``.
 

@@ -159,6 +159,8 @@ class Teacher(BackboneRater):
                 channels, design.side, design.width, design.narrowing
             )
             _tune(unet, design, self.taps)
+        if self.image_adapter is not None:
+            self.image_adapter.freeze_behind(self.taps[-1])
         checkpoint_blocks(unet, design.checkpointing)
 
     def _embed_prompts(self, known: Tensor | None) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from latentiqa.backbones.addresses import Layers, expand_cross_attentions
 from latentiqa.backbones.ldm import Context, LatentDiffusion
-from latentiqa.errors import ConfigError, check_integer
+from latentiqa.errors import ConfigError, check_integer, check_number
 from latentiqa.genziqa.attention import Read, pooled, read_attention
 from latentiqa.genziqa.prompts import POSITIONS, ContextTokens, Encoded, encode
 from latentiqa.genziqa.score import OF_ATTENTION, OF_NOISE, SCORES, Seen
@@ -110,8 +110,7 @@ class Design:
         check_integer("train_below", self.train_below, 1)
         if self.train_below > 1000:
             raise ConfigError(f"train_below={self.train_below}: expected at most 1000.")
-        if not (isinstance(self.sharpness, float) and self.sharpness > 0):
-            raise ConfigError(f"sharpness={self.sharpness}: expected a positive number.")
+        check_number("sharpness", self.sharpness, positive=True)
         if self.layers is not None:
             Layers(self.layers)
         if self.score not in OF_ATTENTION and self.layer_weights == "learnt":

@@ -65,15 +65,16 @@ class Rated(FeatureExtractor):
 
     def compute(self, image: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """The scores; names seed what is drawn for a picture."""
-        with self._precision_of(image):
+        with self.precision_of(image):
             return {f"{self.name}/score": self.rater(image, names)[:, None]}
 
     def both(self, image: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """See `Rater.both`, whose map is of the image's dtype here."""
-        with self._precision_of(image):
+        with self.precision_of(image):
             scores, quality = self.rater.both(image, names)
         return scores, None if quality is None else quality.to(image.dtype)
 
-    def _precision_of(self, image: Tensor) -> torch.autocast:
+    def precision_of(self, image: Tensor) -> torch.autocast:
+        """The context that scores of a picture are computed in."""
         dtype = MIXED.get(self.precision)
         return torch.autocast(image.device.type, dtype, enabled=dtype is not None)

@@ -9,7 +9,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def export_onnx(deployed: Deployed, path: Path) -> None:
     _check(deployed, scorer_of(path), path)
 
 
-def quantise(source: Path, path: Path, pictures: Sequence[Tensor]) -> None:
+def quantise(source: Path, path: Path, pictures: Iterable[Tensor]) -> None:
     """Write an ONNX file with convolutions of 8-bit integers.
 
     Args:

@@ -71,6 +71,11 @@ class Design:
         """Always: its head begins at random."""
         return True
 
+    @property
+    def begins_as_ridge(self) -> bool:
+        """Of maps that stay what they are when training begins, see `latentiqa.student.start`."""
+        return self.score == "pooled" and not self.batch_statistics
+
 
 class QualityMap(nn.Module):
     """F_student: a transposed convolution, and nearest neighbours up to the teacher's size.

@@ -31,7 +31,7 @@ class Terms:
     """Weights of what a student learns from; the paper has mos = map = 1 and score = 0.
 
     Args:
-        mos: human scores, of pictures that have one.
+        mos: human scores, of pictures that have one: the mean over those of a pass on a device.
         score: the teacher's scores.
         map: the map of quality that the teacher's decoder draws.
 
@@ -70,6 +70,11 @@ class StudentTraining(RaterTraining):
     ) -> None:
         super().__init__(student, recipe, steps_an_epoch, key="training")
         self.terms = terms
+
+    def on_fit_start(self) -> None:
+        """The student's own modes: Lightning leaves a model in those that it comes in."""
+        super().on_fit_start()
+        self.rater.train()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The weighted terms of one pass.

@@ -247,4 +247,14 @@ class TransformersTrunk(Trunk):
         mean, std = (said.get("image_mean"), said.get("image_std"))
         if mean is None or std is None:
             raise LatentiqaError(f"{folder / PREPROCESSOR}: expected image_mean and image_std.")
+        if said.get("rescale_offset") or not said.get("do_normalize", True):
+            raise LatentiqaError(
+                f"{folder / PREPROCESSOR}: rescale_offset=true or do_normalize=false; expected "
+                "pictures in [0, 1] that are normalised by image_mean and image_std."
+            )
+        # transformers' processor of EfficientNet divides by the deviation a second time, by
+        # default: what its weights on the hub were converted with.
+        is_efficientnet = str(said.get("image_processor_type")).startswith("EfficientNet")
+        if said.get("include_top", is_efficientnet):
+            std = [value * value for value in std]
         return TransformersMaps(net, mean, std)

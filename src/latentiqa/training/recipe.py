@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from latentiqa.errors import ConfigError, check_integer
+from latentiqa.errors import ConfigError, check_integer, check_number
 from latentiqa.losses import check_weights
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -56,10 +56,8 @@ class Recipe:
         for epoch in self.milestones:
             check_integer("milestones", epoch, 1)
         for key in ("lr", "decay", *(["clip"] if self.clip is not None else [])):
-            if not (isinstance(value := getattr(self, key), float) and value > 0):
-                raise ConfigError(f"{key}={value}: expected a positive number, such as 1e-5.")
-        if not (isinstance(self.weight_decay, float) and self.weight_decay >= 0):
-            raise ConfigError(f"weight_decay={self.weight_decay}: expected a number >= 0.0.")
+            check_number(key, getattr(self, key), positive=True)
+        check_number("weight_decay", self.weight_decay, positive=False)
         if self.precision not in PRECISIONS:
             raise ConfigError(
                 f"precision={self.precision!r}: expected one of {', '.join(PRECISIONS)}."
