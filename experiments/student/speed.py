@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shown = random_pictures(options.pictures, options.size)
         ways = ways_of(options.student, options.teacher, Path(scratch), shown)
         results = measure(ways, shown, options.rounds)
-    results |= {"student": options.student, "teacher": options.teacher or "the package's scorer"}
+    teacher = Path(options.teacher).name if options.teacher else "the package's scorer"
+    results |= {"student": Path(options.student).name, "teacher": teacher}
     write_json(options.output / "results.json", results)
     table = table_of(results)
     write_atomic(options.output / "table.md", table)
