@@ -53,10 +53,10 @@ def picks_of(
     for i, (a, b) in itertools.product(range(pictures), itertools.combinations(strengths, 2)):
         p = 1 / (1 + math.exp(strengths[b] - strengths[a]))
         trials.append(picked(PAIR, str(i), (a, b), 0.5 + care * (p - 0.5)))
-    again = generator.choice(len(trials), 6, replace=False)
-    for first in (trials[i] for i in again):
-        # What was seen once is seen the same way, mostly.
+    # Nobody remembers: a repeated trial is answered anew.
+    for first in [trials[i] for i in generator.choice(len(trials), 6, replace=False)]:
+        p = 1 / (1 + math.exp(strengths[first.loser] - strengths[first.winner]))
         names = (first.winner, first.loser)
-        trials.append(picked(REPEAT, first.picture, names, 0.5 + care * 0.4))
+        trials.append(picked(REPEAT, first.picture, names, 0.5 + care * (p - 0.5)))
     trials += [picked(CATCH, "0", (GOOD, WORSE), 0.5 + care * 0.49) for _ in range(6)]
     return trials

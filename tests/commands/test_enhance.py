@@ -165,7 +165,7 @@ def test_after_another_enhancer(bright, tmp_path):
     assert outcome.status == 1
     told = " ".join(outcome.err.split())
     assert "has 64 x 32; resize one" in told
-    assert "2.png: neither 2.png nor 2.png in" in told
+    assert "2.png: no 2.png in" in told
     (row,) = results(outcome)["pictures"]
     assert row["before"]["prior"] == pytest.approx(90 / 255, abs=1e-3)
     assert row["after"]["prior"] >= 160 / 255 - 1e-3
@@ -238,7 +238,7 @@ def test_pictures_that_differ_in_their_suffix_alone_have_two_results(tmp_path):
     found = named_results([str(tmp_path / "in")], tmp_path / "out")
     assert [str(result) for result in found.values()] == ["a.png", "a.png.png"]
     both = [str(tmp_path / "in" / "a.png"), str(tmp_path / "other"), str(tmp_path / "in")]
-    with pytest.raises(ConfigError, match="another input is called"):
+    with pytest.raises(ConfigError, match="has the same name"):
         named_results([*both, str(tmp_path / "other" / ".." / "other")], tmp_path / "out")
 
 

@@ -10,7 +10,7 @@ from scipy import optimize, stats
 from simulated_raters import STRENGTHS, picks_of
 
 from latentiqa.comparison.bradley_terry import strengths, with_prior
-from latentiqa.comparison.picks import PAIR, Pick
+from latentiqa.comparison.picks import PAIR, REPEAT, Pick
 from latentiqa.comparison.ranking import rank
 from latentiqa.comparison.raters import Limits, check_raters
 from latentiqa.errors import ConfigError, DataError
@@ -136,11 +136,36 @@ def test_who_does_not_look_is_flagged_and_why(crowd):
     assert good.agreement == pytest.approx(good.expected, abs=0.25)
 
 
+def test_honest_raters_are_hardly_ever_flagged():
+    """Whoever answers as the strengths say, and repeated trials anew."""
+    generator = np.random.default_rng(0)
+    raters = {str(i): picks_of(generator, pictures=2) for i in range(60)}
+    assert sum(bool(rater.reasons) for rater in check_raters(raters)) <= 2
+
+
+def test_who_turns_round_in_repeated_trials_is_flagged():
+    generator = np.random.default_rng(0)
+    raters = {str(i): picks_of(generator, pictures=2) for i in range(10)}
+    pairs = [Pick(PAIR, str(i), "a", "e", "left", 1500.0) for i in range(9)]
+    turned = [Pick(REPEAT, p.picture, "a", "e", "right", 1500.0) for p in pairs]
+    (found,) = [r for r in check_raters(raters | {"odd": pairs + turned}) if r.name == "odd"]
+    assert "answered 0 of 9 repeated trials as before" in found.reasons
+
+
+def test_two_sessions_of_a_rater_are_each_held_to_themselves():
+    """Who sees a pair otherwise on another day is no less consistent within each."""
+    session = [Pick(kind, "x", "a", "b", "left", 1.0) for kind in (PAIR, REPEAT)]
+    other = [Pick(kind, "x", "a", "b", "right", 1.0) for kind in (PAIR, REPEAT)]
+    (found,) = check_raters({"one": [*session, *other]})
+    assert found.repeated_same == 1
+
+
 def test_a_single_rater_is_told_by_own_picks_alone():
     generator = np.random.default_rng(0)
-    (rater,) = check_raters({"one": picks_of(generator, care=0)}, Limits(few=1, repeats=1))
+    (rater,) = check_raters({"one": picks_of(generator, care=0)}, Limits(few=1))
     assert rater.agreement is None
-    assert any("repeated trials as before" in reason for reason in rater.reasons)
+    assert 0 <= rater.repeated_same <= 1
+    assert [reason.split()[0] for reason in rater.reasons] == ["missed"]
     with pytest.raises(ConfigError, match=r"rank\.limits\.side=2"):
         Limits(side=2)
     with pytest.raises(ConfigError, match="few=0"):

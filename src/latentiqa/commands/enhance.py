@@ -154,16 +154,17 @@ def named_results(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
         ConfigError: the results would lie among the inputs, or two have one name.
     """
     results: dict[Path, Path] = {}
+    names: dict[Path, Path] = {}
     for given in map(Path, inputs):
         if given.is_dir() and output.resolve().is_relative_to(given.resolve()):
             raise ConfigError(f"output={output}: it lies inside of {given}; expected another one.")
         for path in find_pictures([given]):
             relative = path.relative_to(given) if given.is_dir() else Path(path.name)
+            if names.setdefault(relative, path) != path:
+                raise ConfigError(f"{path}: {names[relative]} has the same name; rename one.")
             result = relative.with_suffix(".png")
-            if result in results.values():
+            if result in results.values() and path not in results:
                 result = relative.with_name(f"{relative.name}.png")
-            if path not in results and result in results.values():
-                raise ConfigError(f"{path}: another input is called {relative}, too; rename one.")
             results.setdefault(path, result)
     return results
 
@@ -265,8 +266,11 @@ def enhance_one(config: DictConfig, plan: Plan, enhancer: Enhancer, path: Path) 
     other = reference_of(config, path, name)
     sign = sign_of(config, plan, enhancer, path, other)
     done = plan.folder / "rows" / name.with_suffix(".json")
-    if done.is_file() and not config.force and (row := read_json(done))["signature"] == sign:
-        return row
+    made = (plan.folder / "pictures" / name).is_file()
+    if made and done.is_file() and not config.force:
+        row = read_json(done)
+        if row["signature"] == sign:
+            return row
 
     from latentiqa.data.images import read_image
 
@@ -301,16 +305,17 @@ def reference_of(config: DictConfig, path: Path, name: Path) -> Path | None:
 
 
 def beside(folder: Path, path: Path, name: Path) -> Path:
-    """A picture's counterpart in another folder: of the input's name, with any suffix.
+    """A picture's counterpart in another folder: of the input's name, or that with ``.png``.
 
     Raises:
         DataError: there is none.
     """
-    same = folder / name.parent / path.name
-    found = same if same.is_file() else folder / name
-    if not found.is_file():
-        raise DataError(f"{path}: neither {same.name} nor {name.name} in {folder / name.parent}.")
-    return found
+    place = folder / name.parent
+    wanted = list(dict.fromkeys([path.name, name.name]))
+    for found in (place / one for one in wanted):
+        if found.is_file():
+            return found
+    raise DataError(f"{path}: no {' nor '.join(wanted)} in {place}.")
 
 
 def sign_of(

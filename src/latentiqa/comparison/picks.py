@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
 import re
@@ -186,7 +187,7 @@ def _read(path: Path) -> list[Session]:
 
 
 def _from_csv(text: str) -> list[Session]:
-    rows = list(csv.DictReader(text.splitlines()))
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
     missing = [column for column in COLUMNS if rows and column not in rows[0]]
     if not rows or missing:
         raise DataError(f"expected rows of picks with the columns {', '.join(COLUMNS)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scipy import stats
@@ -21,24 +21,23 @@ class Limits:
 
     Args:
         catch: largest share of catch trials missed.
-        repeats: smallest share of repeated trials answered as before.
-        few: catch or repeated trials, below which their share says nothing.
+        few: catch trials, below which their share says nothing.
         side: a rater is flagged whose lean to a side is less likely than this by chance, as sides
             are drawn.
-        agreement: standard deviations below what the others' ranking expects.
+        agreement: standard deviations below what the others' ranking expects, of agreements with
+            it and of repeated trials that are answered as before.
 
     Raises:
         ConfigError: a value is outside its range.
     """
 
     catch: float = 0.25
-    repeats: float = 0.6
     few: int = 4
     side: float = 0.001
     agreement: float = 3.0
 
     def __post_init__(self) -> None:
-        for key in ("catch", "repeats", "side"):
+        for key in ("catch", "side"):
             if not 0 <= (value := getattr(self, key)) <= 1:
                 raise ConfigError(f"rank.limits.{key}={value}: expected a share, 0 to 1.")
         if not (self.few >= 1 and self.agreement > 0):
@@ -80,12 +79,14 @@ def check_raters(
 ) -> list[Rater]:
     """Measure each rater, and flag who is inconsistent.
 
-    Four things are told: catch trials missed; repeated trials answered otherwise; a lean to one
-    side that chance does not explain (exact binomial test against a half); and fewer picks for the
-    models that the *other* raters rank higher than their strengths make likely. If they pick the
-    higher one of trial t with probability p_t, then (agreements - sum p) / sqrt(sum p (1 - p)) is
-    about standard normal for one who sees what they see; who guesses is far below. Where models are
-    alike, everybody's p is about a half and nobody is flagged for it.
+    Four things are told: catch trials missed; a lean to one side that chance does not explain
+    (exact binomial test against a half); fewer picks for the models that the *other* raters rank
+    higher than their strengths make likely; and fewer repeated trials answered as before. If they
+    pick the higher one of trial t with probability p_t, then (agreements - sum p) /
+    sqrt(sum p (1 - p)) is about standard normal for one who sees what they see; who guesses is far
+    below. A repeated trial is answered as before with probability p_t^2 + (1 - p_t)^2, or more by
+    one who remembers. Where models are alike, all of these are about a half, and nobody is flagged
+    for it.
 
     Args:
         raters: picks of each one.
@@ -122,11 +123,13 @@ def _measured(
     if len(missed) >= limits.few and sum(missed) > limits.catch * len(missed):
         reasons.append(f"missed {sum(missed)} of {len(missed)} catch trials")
 
-    first = {p.trial: p.winner for p in picks if p.kind == PAIR}
-    same = [p.winner == first[p.trial] for p in picks if p.kind == REPEAT and p.trial in first]
-    repeated_same = _share(same)
-    if len(same) >= limits.few and sum(same) < limits.repeats * len(same):
-        reasons.append(f"answered {sum(same)} of {len(same)} repeated trials as before")
+    repeated = list(_repeated(picks))
+    repeated_same = _share([same for _, same in repeated])
+    known = [(p, same) for p, same in repeated if {p.winner, p.loser} <= others.keys()]
+    alike = [same for _, same in known]
+    firm = [float(expit(others[p.winner] - others[p.loser])) for p, _ in known]
+    if _too_few(alike, [p**2 + (1 - p) ** 2 for p in firm], limits.agreement):
+        reasons.append(f"answered {sum(alike)} of {len(alike)} repeated trials as before")
 
     lefts = sum(p.side == "left" for p in picks)
     if stats.binomtest(lefts, len(picks)).pvalue < limits.side:
@@ -143,12 +146,11 @@ def _measured(
     ]
     if apart:
         likely = [float(expit(abs(x))) for x in apart]
-        agrees = sum(x > 0 for x in apart)
-        agreement, expected = agrees / len(apart), sum(likely) / len(apart)
-        deviation = math.sqrt(sum(p * (1 - p) for p in likely))
-        if agrees - sum(likely) < -limits.agreement * deviation:
+        agrees = [x > 0 for x in apart]
+        agreement, expected = sum(agrees) / len(apart), sum(likely) / len(apart)
+        if _too_few(agrees, likely, limits.agreement):
             reasons.append(
-                f"agrees with the others' ranking in {agrees} of {len(apart)} trials, "
+                f"agrees with the others' ranking in {sum(agrees)} of {len(apart)} trials, "
                 f"{sum(likely):.0f} were expected"
             )
     times = sorted(p.milliseconds for p in picks)
@@ -163,6 +165,22 @@ def _measured(
         times[len(times) // 2] / 1000,
         reasons,
     )
+
+
+def _repeated(picks: Sequence[Pick]) -> Iterator[tuple[Pick, bool]]:
+    """Repeated trials, and whether they were answered as before in the same session."""
+    first: dict[tuple[str, frozenset[str]], str] = {}
+    for p in picks:  # session after session
+        if p.kind == PAIR:
+            first[p.trial] = p.winner
+        elif p.kind == REPEAT and p.trial in first:
+            yield p, p.winner == first[p.trial]
+
+
+def _too_few(found: Sequence[bool], likely: Sequence[float], deviations: float) -> bool:
+    """Whether fewer came true than so many standard deviations below what was likely."""
+    spread = math.sqrt(sum(p * (1 - p) for p in likely))
+    return sum(found) - sum(likely) < -deviations * spread
 
 
 def _share(found: Sequence[bool]) -> float | None:
