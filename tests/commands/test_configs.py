@@ -374,7 +374,7 @@ def test_wandb_sweeps_name_keys_that_exist():
         ("data.batchsize=4", "Could not override 'data.batchsize'"),
         ("guidance=pmgg", "guidance=pmgg: expected one of pmg, dps, freedom, mpgd, none, psld."),
         ("views=", "views=: expected one of centre, grid_crops"),
-        ("dataset=koniq", "dataset=koniq: expected one of agiqa1k"),
+        ("dataset=koniq", "dataset=koniq: expected one of koniq10k"),
         ("experiment=dmeo", "experiment=dmeo: expected one of demo, alignment_linear"),
         ("-m guidance=none,pmgg", "guidance=pmgg: expected one of pmg, dps"),
         ("views=square,centre", "Ambiguous value for argument 'views=square,centre'"),

@@ -46,7 +46,7 @@ class Design:
     trunk: Trunk
     score: str = "pooled"
     pooling: str = "mean_std"
-    width: int = 256
+    width: int = 512
     channels: int = 8
     side: int = 64
     batch_statistics: bool = False
