@@ -10,11 +10,12 @@ runs=
 for recipe in "lgdm_tiny_256 limit=null" dpiqa_full genziqa_trained; do
     # shellcheck disable=SC2086 # a recipe may come with a key
     run=$(latentiqa train experiment=$recipe dataset.root="$biq2021" "$@" | tail -n 1)
-    latentiqa evaluate run="$run" dataset=synthetic dataset.root="$kodak" "$@"
+    latentiqa evaluate run="${run:?training failed}" dataset=synthetic dataset.root="$kodak" "$@"
     # shellcheck disable=SC2086
     other=$(latentiqa train experiment=$recipe dataset=synthetic dataset.root="$kodak" split=0 "$@" | tail -n 1)
-    latentiqa evaluate run="$other" dataset=biq2021 dataset.root="$biq2021" part=test split=official "$@"
-    runs="$runs $run $other"
+    latentiqa evaluate run="${other:?training failed}" dataset=biq2021 dataset.root="$biq2021" part=test split=official "$@"
+    # Their folders: a file would stand for itself alone, without its evaluations.
+    runs="$runs $(dirname "${run:?training failed}") $(dirname "${other:?training failed}")"
 done
 # shellcheck disable=SC2086
 latentiqa report $runs view=matrix output=experiments/cross_database/table.md

@@ -7,8 +7,8 @@ Usage: latentiqa compare PICTURE_OR_FOLDER ... models=[NAME,...] [group=choice .
 Every model enhances every picture, as latentiqa enhance does; all models rate all results; people
 pick the better of two results on a page, and their picks become one ranking.
 
-  latentiqa compare photos/ models=[default,psi:nss,psi:efficientnet] good=kodak/ reference=any/
-  latentiqa compare photos/ models=[default,runs/mine-...] pristine=originals/ measures=[psnr,lpips]
+  latentiqa compare photos/ 'models=[default,psi:nss,psi:efficientnet]' good=kodak/ reference=any/
+  latentiqa compare photos/ 'models=[default,runs/mine-...]' pristine=good/ 'measures=[psnr,lpips]'
   latentiqa compare serve                          then open the printed address and pick
   latentiqa compare rank picks/ more.csv           ranking of all raters, with intervals
 

@@ -6,9 +6,9 @@ The ascent is of lambda Q(x) - D(x, input): Q is the prior's score, mapped to 0 
 fidelity. Results go to output=FOLDER at the inputs' size, with EXIF data and colour profile.
 
   latentiqa enhance photos/                                       the scorer inside the package
-  latentiqa enhance photos/ prior=run prior.run=runs/mine-... judges=[default]
+  latentiqa enhance photos/ prior=run prior.run=runs/mine-... 'judges=[default]'
   latentiqa enhance photos/ prior=callable prior.function=my_models:sharpness reference=good/
-  latentiqa enhance photos/ space=pixels judges=[runs/nss-...]    the control: pixels
+  latentiqa enhance photos/ space=pixels 'judges=[runs/psi-...]'  the control: pixels
   latentiqa enhance photos/ input_reference=upscaled/             after another enhancer
 
 space= edict, ddim, fixed_point, latents or pixels; prior= default, run, psi, liqe or

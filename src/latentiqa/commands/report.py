@@ -8,7 +8,7 @@ Folders are searched through. Prints Markdown; output=FILE.md, .csv or .tex writ
   latentiqa report runs/ view=splits
   latentiqa report runs/ view=matrix metric=plcc
   latentiqa report runs/lgdm-0123456789ab view=breakdown by=quality ranges=4
-  latentiqa report runs/lgdm-* runs/nss-* view=compare
+  latentiqa report runs/lgdm-* runs/psi-* view=compare
   latentiqa report runs/lgdm-0123456789ab view=layers output=layers.csv figure=layers.png
 
   view=runs       a row a run or evaluation
