@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,3 +43,16 @@ class TensorMemory(TorchDispatchMode):
     def _freed(self, key: int, size: int) -> None:
         self.known.discard(key)
         self.now -= size
+
+
+@contextmanager
+def bytes_kept() -> Iterator[list[int]]:
+    """Counts what graphs hold for their backward passes."""
+    kept: list[int] = []
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        kept.append(x.nbytes)
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        yield kept

@@ -6,16 +6,21 @@ set -e
 biq2021=$1
 kodak=$2
 shift 2
+
+trained() { # trains a run and prints its folder: results.json alone would stand without its evaluations
+    file=$(latentiqa train "$@" | tail -n 1)
+    dirname "${file:?training failed}"
+}
+
 runs=
 for recipe in "lgdm_tiny_256 limit=null" dpiqa_full genziqa_trained; do
     # shellcheck disable=SC2086 # a recipe may come with a key
-    run=$(latentiqa train experiment=$recipe dataset.root="$biq2021" "$@" | tail -n 1)
-    latentiqa evaluate run="${run:?training failed}" dataset=synthetic dataset.root="$kodak" "$@"
+    run=$(trained experiment=$recipe dataset.root="$biq2021" "$@")
+    latentiqa evaluate run="$run" dataset=synthetic dataset.root="$kodak" "$@"
     # shellcheck disable=SC2086
-    other=$(latentiqa train experiment=$recipe dataset=synthetic dataset.root="$kodak" split=0 "$@" | tail -n 1)
-    latentiqa evaluate run="${other:?training failed}" dataset=biq2021 dataset.root="$biq2021" part=test split=official "$@"
-    # Their folders: a file would stand for itself alone, without its evaluations.
-    runs="$runs $(dirname "${run:?training failed}") $(dirname "${other:?training failed}")"
+    other=$(trained experiment=$recipe dataset=synthetic dataset.root="$kodak" split=0 "$@")
+    latentiqa evaluate run="$other" dataset=biq2021 dataset.root="$biq2021" part=test split=official "$@"
+    runs="$runs $run $other"
 done
 # shellcheck disable=SC2086
 latentiqa report $runs view=matrix output=experiments/cross_database/table.md

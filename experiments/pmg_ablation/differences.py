@@ -10,20 +10,18 @@ these draws of the noise. Writes differences.md.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
+from statistics import mean
 
 from latentiqa.files import write_atomic
+from latentiqa.metrics import srcc
+from latentiqa.metrics.comparison import Interval, bootstrap_difference
+from latentiqa.report.finished import Predictions, read_predictions
 
 STUDY = Path(__file__).parent
 RESULTS = STUDY / "results" / "biq2021"
 BASE = "pmg_none"
 SEEDS = (0, 1, 2)
-RESAMPLES = 2_000
 
 
 def main() -> None:
@@ -42,43 +40,24 @@ def main() -> None:
             continue
         own, (low, high) = difference(recipe)
         told = ", ".join(f"{value:+.3f}" for value in own)
-        lines.append(f"| `{recipe}` | {np.mean(own):+.3f} [{low:+.3f}, {high:+.3f}] | {told} |")
+        lines.append(f"| `{recipe}` | {mean(own):+.3f} [{low:+.3f}, {high:+.3f}] | {told} |")
     table = "\n".join(lines) + "\n"
     write_atomic(STUDY / "differences.md", table)
     print(table)
 
 
-def difference(recipe: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Differences of SRCC by seed, and the 95 % interval of their mean."""
-    target, scores = scores_of(recipe)
-    same, base = scores_of(BASE)
-    assert np.array_equal(target, same)
-    found = srcc_of(target, scores) - srcc_of(target, base)
-    generator = np.random.default_rng(0)
-    drawn = generator.integers(len(target), size=(RESAMPLES, len(target)))
-    means = [
-        (srcc_of(target[i], scores[:, i]) - srcc_of(target[i], base[:, i])).mean() for i in drawn
-    ]
-    return found, np.quantile(means, [0.025, 0.975])
+def difference(recipe: str) -> tuple[list[float], Interval]:
+    """Differences of SRCC by seed, and the interval of their mean."""
+    own, base = ([_predictions(name, seed) for seed in SEEDS] for name in (recipe, BASE))
+    assert all(found.names == base[0].names for found in [*own, *base])
+    target = base[0].target
+    by_seed = [srcc(a.pred, target) - srcc(b.pred, target) for a, b in zip(own, base, strict=True)]
+    first, second = ([found.pred for found in seeds] for seeds in (own, base))
+    return by_seed, bootstrap_difference(target, first, second)
 
 
-def scores_of(recipe: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Targets (N,) of the test pictures and their scores (S, N) by each seed."""
-    by_seed = []
-    for seed in SEEDS:
-        path = RESULTS / f"{recipe}_{seed}" / "predictions.csv"
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["part"] == "test"]
-        by_seed.append({row["name"]: (float(row["target"]), float(row["pred"])) for row in rows})
-    names = sorted(by_seed[0])
-    values = np.array([[found[name] for name in names] for found in by_seed])
-    return values[0, :, 0], values[:, :, 1]
-
-
-def srcc_of(target: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """SRCC (S,) of scores (S, N)."""
-    ranks = stats.rankdata(np.vstack([target, scores]), axis=1)
-    return np.corrcoef(ranks)[0, 1:]
+def _predictions(recipe: str, seed: int) -> Predictions:
+    return read_predictions(RESULTS / f"{recipe}_{seed}" / "predictions.csv")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
 
 class LatentiqaError(Exception):
@@ -33,6 +34,16 @@ def check_integer(key: str, value: object, least: int) -> None:
         raise ConfigError(f"{key}={value}: expected an integer >= {least}.")
 
 
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a config's value is a finite number; true and false are none.
+
+    Example:
+        >>> [is_number(value) for value in (1, 0.5, True, float("inf"), "1")]
+        [True, True, False, False, False]
+    """
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def check_number(key: str, value: object, *, positive: bool) -> None:
     """Refuse what is no finite number, or not above 0 or at least 0.
 
@@ -49,12 +60,7 @@ def check_number(key: str, value: object, *, positive: bool) -> None:
         Traceback (most recent call last):
         latentiqa.errors.ConfigError: lr=0: expected a positive number.
     """
-    if (
-        not isinstance(value, (int, float))
-        or isinstance(value, bool)
-        or not 0 <= value < math.inf
-        or (positive and value == 0)
-    ):
+    if not is_number(value) or value < 0 or (positive and value == 0):
         expected = "a positive number" if positive else "a number >= 0"
         raise ConfigError(f"{key}={value}: expected {expected}.")
 

@@ -6,7 +6,6 @@ even under autocast, where differences of neighbours would be lost.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentiqa.errors import ConfigError
+from latentiqa.errors import ConfigError, is_number
 
 MARGIN = 0.25
 """Of `margin_ranking`, in standard deviations of the targets."""
@@ -163,11 +162,9 @@ def check_weights(losses: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: a name is unknown, a weight is below 0, or none is above.
     """
-    if not losses.keys() <= LOSSES.keys() or not all(map(_is_weight, losses.values())):
+    if not losses.keys() <= LOSSES.keys() or not all(
+        is_number(weight) and weight >= 0 for weight in losses.values()
+    ):
         raise ConfigError(f"losses={dict(losses)}: expected weights >= 0 of {', '.join(LOSSES)}.")
     if not any(losses.values()):
         raise ConfigError(f"losses={dict(losses)}: expected one with a weight above 0.")
-
-
-def _is_weight(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf

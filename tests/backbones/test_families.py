@@ -305,11 +305,7 @@ def test_sd3_without_t5_has_zeros_in_its_place(tmp_path):
     torch.testing.assert_close(context["pooled_projections"], pooled)
 
 
-def changed_index(folder, copy, **changes):
-    shutil.copytree(folder, copy)
-    path = copy / "model_index.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    return BackboneSource("x", str(copy))
+INDEX = "model_index.json"
 
 
 def changed_config(folder, copy, part, drop=(), **changes):
@@ -350,12 +346,12 @@ def test_what_is_computed_otherwise_is_refused(written, tmp_path):
 def test_what_a_folder_is_its_index_says(written, tmp_path):
     folder, _ = written("pixart")
     with pytest.raises(LatentiqaError, match=r"pipeline 'SanaPipeline' is not supported; .*Flux"):
-        changed_index(folder, tmp_path / "a", _class_name="SanaPipeline").load()
+        changed_config(folder, tmp_path / "a", INDEX, _class_name="SanaPipeline").load()
     other = ["diffusers", "SD3Transformer2DModel"]
     with pytest.raises(ConfigError, match=r"transformer is SD3.*; expected PixArtTransformer2D"):
-        changed_index(folder, tmp_path / "b", transformer=other).load()
+        changed_config(folder, tmp_path / "b", INDEX, transformer=other).load()
     with pytest.raises(ConfigError, match=r"text_encoder is absent; expected T5EncoderModel"):
-        changed_index(folder, tmp_path / "c", text_encoder=[None, None]).load()
+        changed_config(folder, tmp_path / "c", INDEX, text_encoder=[None, None]).load()
     (tmp_path / "c" / "model_index.json").write_text("{")
     with pytest.raises(LatentiqaError, match="could not be read as diffusers' pipeline index"):
         BackboneSource("x", str(tmp_path / "c")).load()
@@ -366,7 +362,7 @@ def test_what_a_folder_is_its_index_says(written, tmp_path):
 
 def test_pixart_by_the_name_that_older_folders_have_for_its_class(written, load, tmp_path):
     old = ["diffusers", "Transformer2DModel"]
-    source = changed_index(written("pixart")[0], tmp_path / "old", transformer=old)
+    source = changed_config(written("pixart")[0], tmp_path / "old", INDEX, transformer=old)
     z, context = latents("pixart"), load("pixart").context("", 2)
     with torch.no_grad():
         found, expected = (m.denoise(z, 50, context) for m in (source.load(), load("pixart")))

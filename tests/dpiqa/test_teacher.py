@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
+from memory_tracking import bytes_kept
 
 from latentiqa.backbones.addresses import layer_modules
 from latentiqa.dpiqa.attention import SharedPromptAttention
@@ -155,19 +154,6 @@ def test_no_adapter_waits_for_a_gradient_that_does_not_come(teacher_of, pictures
     }
 
 
-@contextmanager
-def saved_bytes():
-    """Counts what graphs hold for their backward passes."""
-    kept: list[int] = []
-
-    def keep(x):
-        kept.append(x.nbytes)
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        yield kept
-
-
 @pytest.mark.parametrize("layers", [None, ["up.3.resnet.0"]])
 def test_checkpointing_changes_no_gradient(micro_folder, pictures, layers):
     from latentiqa.backbones.stable_diffusion import StableDiffusion
@@ -179,7 +165,7 @@ def test_checkpointing_changes_no_gradient(micro_folder, pictures, layers):
             *("learnt", 5), side=8, width=16, layers=layers, checkpointing=checkpointing
         )
         teacher = Teacher(backbone, design)
-        with saved_bytes() as counted:
+        with bytes_kept() as counted:
             scores = teacher(pictures[0][:2], pictures[1][:2]).sum()
         kept.append(sum(counted))
         scores.backward()

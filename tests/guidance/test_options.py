@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import skimage
 import torch
 from diffusers import AutoencoderTiny
+from memory_tracking import bytes_kept
 from miniatures import micro_tiny
 
 from latentiqa.backbones.source import BackboneSource
@@ -137,19 +137,6 @@ def test_each_term_has_its_own_distance(model, image, term):
     expected = 1 / (2 * differences[term].norm(dim=1, keepdim=True))
     torch.testing.assert_close(ratio.median(1, keepdim=True).values, expected, rtol=1e-4, atol=0)
     assert not torch.allclose(move("cosine"), move("l2"))
-
-
-@contextmanager
-def bytes_kept():
-    """Counts what graphs hold for their backward passes."""
-    kept = []
-
-    def keep(x):
-        kept.append(x.nbytes)
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        yield kept
 
 
 @pytest.mark.parametrize("guidance", [PMG(SD), PMG(SD, route="score"), DPS()], ids=str)

@@ -101,6 +101,16 @@ def test_the_bootstrap_of_a_difference_is_that_of_every_resample(ranks):
     assert found == pytest.approx(np.quantile(differences, [0.025, 0.975]))
 
 
+def test_the_bootstrap_of_a_difference_of_means_is_that_of_every_resample():
+    y, a, b = drawn(np.random.default_rng(7), 30, 0.7, 0.5, 0.4)
+    c, d = np.random.default_rng(8).standard_normal((2, 30)) + y
+    found = bootstrap_difference(y, [a, c], [b, d, c], seed=3, resamples=300)
+    r = stats.spearmanr
+    rows = np.random.default_rng(3).integers(30, size=(300, 30))
+    means = [[np.mean([r(y[i], x[i])[0] for x in s]) for i in rows] for s in ([a, c], [b, d, c])]
+    assert found == pytest.approx(np.quantile(np.subtract(*means), [0.025, 0.975]))
+
+
 @pytest.mark.parametrize("ranks", [False, True])
 def test_the_bootstrap_of_a_correlation_is_of_the_mean_over_a_methods_scores(ranks):
     y, a, b = drawn(np.random.default_rng(7), 30, 0.7, 0.5, 0.4).round(1)

@@ -159,13 +159,15 @@ def named_results(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
         if given.is_dir() and output.resolve().is_relative_to(given.resolve()):
             raise ConfigError(f"output={output}: it lies inside of {given}; expected another one.")
         for path in find_pictures([given]):
+            if path in results:
+                continue
             relative = path.relative_to(given) if given.is_dir() else Path(path.name)
             if names.setdefault(relative, path) != path:
                 raise ConfigError(f"{path}: {names[relative]} has the same name; rename one.")
             result = relative.with_suffix(".png")
-            if result in results.values() and path not in results:
+            if result in results.values():
                 result = relative.with_name(f"{relative.name}.png")
-            results.setdefault(path, result)
+            results[path] = result
     return results
 
 

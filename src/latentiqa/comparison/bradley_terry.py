@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csgraph
 from scipy.special import expit
 
-from latentiqa.errors import ConfigError, DataError
+from latentiqa.errors import DataError, check_number
 
 Wins = NDArray[np.float64]
 """``(M, M)``: how often the row was picked over the column."""
@@ -38,8 +38,7 @@ def with_prior(wins: Wins, prior: float, names: Sequence[str]) -> Wins:
         ConfigError: the prior is below 0.
         DataError: no pick links some models with the others, so that nothing says how they stand.
     """
-    if not (np.isfinite(prior) and prior >= 0):
-        raise ConfigError(f"rank.prior={prior}: expected a number >= 0.")
+    check_number("rank.prior", prior, positive=False)
     compared = (wins + wins.T) > 0
     groups = _groups(compared, names, "weak")
     if len(groups) > 1:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latentiqa.enhance.nlpd import nlpd
-from latentiqa.errors import ConfigError, DataError, check_integer
+from latentiqa.errors import DataError, check_integer, check_number
 
 
 @torch.no_grad()
@@ -113,8 +113,7 @@ def check_selection(count: int | None, diversity: float) -> None:
     """
     if count is not None:
         check_integer("selection.count", count, 1)
-    if not (isinstance(diversity, (int, float)) and diversity >= 0):
-        raise ConfigError(f"selection.diversity={diversity}: expected a number >= 0.")
+    check_number("selection.diversity", diversity, positive=False)
 
 
 def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -132,8 +132,9 @@ def bootstrap_difference(
 
     Args:
         target: human scores, (N,).
-        first: scores of a method, (N,).
-        second: scores of the other one, (N,).
+        first: scores of a method, (N,); of several, such as those with other noise, (S, N), the
+            mean of their correlations is compared.
+        second: scores of the other one, likewise.
         ranks: SRCC, or PLCC.
         level: confidence, 0 to 1.
         seed: of the resampling.
@@ -149,8 +150,9 @@ def bootstrap_difference(
         True
     """
     _check_level(level)
-    first_r, second_r = _resampled([target, first, second], ranks, seed, resamples)
-    return _interval(first_r - second_r, level)
+    own, other = np.atleast_2d(first), np.atleast_2d(second)
+    found = _resampled([target, *own, *other], ranks, seed, resamples)
+    return _interval(found[: len(own)].mean(0) - found[len(own) :].mean(0), level)
 
 
 def bootstrap_correlation(

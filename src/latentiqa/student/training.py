@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentiqa.errors import ConfigError
+from latentiqa.errors import ConfigError, is_number
 from latentiqa.losses import mse
 from latentiqa.student.network import Student
 from latentiqa.training import recipe
@@ -46,7 +46,7 @@ class Terms:
     def __post_init__(self) -> None:
         for term in fields(self):
             value = getattr(self, term.name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+            if not is_number(value) or value < 0:
                 raise ConfigError(f"terms.{term.name}={value!r}: expected a weight >= 0.")
         if not self.mos and not self.score:
             raise ConfigError("terms.mos=0 with terms.score=0: nothing teaches it to score.")

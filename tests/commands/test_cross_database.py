@@ -1,0 +1,56 @@
+"""The script of experiments/cross_database, with a stand-in for latentiqa."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "cross_database" / "cross.sh"
+
+STAND_IN = """#!/bin/sh
+echo "$@" >> "$CALLS"
+[ "$1" = train ] || exit 0
+[ -z "$FAIL" ] || exit 1
+echo a table
+echo "runs/$(wc -l < "$CALLS")/results.json"
+"""
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch) -> Path:
+    """What latentiqa is asked for, a line each."""
+    stand_in = tmp_path / "latentiqa"
+    stand_in.write_text(STAND_IN)
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    return tmp_path / "calls"
+
+
+def run_script() -> subprocess.CompletedProcess[str]:
+    command = ["sh", str(SCRIPT), "big set", "kodak", "trainer=gpu"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_folders_are_reported_so_that_their_evaluations_are_read(calls):
+    assert run_script().returncode == 0
+    asked = calls.read_text().splitlines()
+    verbs = [line.split()[0] for line in asked]
+    assert verbs == ["train", "evaluate"] * 6 + ["report"]
+    trained = [f"runs/{number}" for number in (1, 3, 5, 7, 9, 11)]
+    assert [line.split()[1] for line in asked if line.startswith("evaluate")] == [
+        f"run={folder}" for folder in trained
+    ]
+    assert asked[-1].split()[1:7] == trained
+    assert all("trainer=gpu" in line for line in asked[:-1])
+
+
+def test_a_training_that_fails_ends_it(calls, monkeypatch):
+    monkeypatch.setenv("FAIL", "1")
+    outcome = run_script()
+    assert outcome.returncode != 0
+    assert "training failed" in outcome.stderr
+    assert len(calls.read_text().splitlines()) == 1
