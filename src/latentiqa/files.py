@@ -22,7 +22,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         data: bytes, or text for UTF-8.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; it names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
@@ -33,9 +33,25 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # the temporary name would mean nothing to anybody
+            error.filename = str(path)
         raise
+
+
+def check_writable(path: Path) -> None:
+    """Find out that a file cannot be written before the work whose results it is for.
+
+    Args:
+        path: the file, which is not touched; its folder is made if missing.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 def build_folder(

@@ -129,6 +129,26 @@ def test_a_corrupt_shard_is_extracted_again(overrides, uninterrupted, tmp_path):
     assert same_numbers(again, uninterrupted)
 
 
+def test_a_forced_run_that_is_interrupted_goes_on(overrides, uninterrupted, tmp_path, monkeypatch):
+    """What stands there from before is not taken for its results."""
+    first = succeed("train", *overrides, *places(tmp_path))
+    bad = type_in("train", *overrides, *places(tmp_path), "force=true", "trainer.devices=0")
+    assert bad.status == 1
+    assert first.results_path.exists()  # nothing was begun
+
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("latentiqa.heads.save_head", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            type_in("train", *overrides, *places(tmp_path), "force=true")
+    assert not first.results_path.exists()
+    again = succeed("train", *overrides, *places(tmp_path))
+    assert "this run is finished" not in again.err
+    assert same_numbers(again, uninterrupted)
+
+
 def test_killed_between_extraction_and_results(overrides, uninterrupted, tmp_path, monkeypatch):
     """A run folder without results.json is not a finished run, whatever else is in it."""
     first = succeed("train", *overrides, *places(tmp_path))

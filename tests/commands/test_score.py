@@ -146,6 +146,67 @@ def test_unreadable_files_are_listed_and_the_rest_is_scored(run_of, tmp_path, su
         assert all(bad["reason"] for bad in unreadable)
 
 
+def test_a_picture_that_vanishes_while_others_are_scored(run_of, tmp_path, monkeypatch):
+    from latentiqa.data import images
+
+    photos = [write_image(tmp_path / "photos" / f"{i}.png", i) for i in range(4)]
+    read = images.read_image
+
+    def removed(path, most):
+        photos[2].unlink(missing_ok=True)
+        return read(path, most)
+
+    monkeypatch.setattr(images, "read_image", removed)
+    table = tmp_path / "scores.csv"
+    outcome = type_in("score", str(tmp_path / "photos"), run_of, f"output={table}", "batch_size=1")
+    assert outcome.status == 1
+    assert {Path(name).name for name in scores_of(table)} == {"0.png", "1.png", "3.png"}
+    assert "1 of 4 files cannot be read" in outcome.err
+    assert "2.png: No such file" in outcome.err
+
+
+def test_what_stops_it_leaves_the_scores_so_far(run_of, tmp_path, monkeypatch):
+    from latentiqa.data import images
+
+    for i in range(4):
+        write_image(tmp_path / "photos" / f"{i}.png", i)
+    read = images.read_image
+
+    def interrupted(path, most):
+        if path.name == "2.png":
+            raise KeyboardInterrupt
+        return read(path, most)
+
+    monkeypatch.setattr(images, "read_image", interrupted)
+    table = tmp_path / "scores.csv"
+    with pytest.raises(KeyboardInterrupt):
+        type_in("score", str(tmp_path / "photos"), run_of, f"output={table}", "batch_size=1")
+    stopped = scores_of(table)
+    assert {Path(name).name for name in stopped} == {"0.png", "1.png"}
+    monkeypatch.undo()
+    succeed("score", str(tmp_path / "photos"), run_of, f"output={table}")
+    assert {name: scores_of(table)[name] for name in stopped} == pytest.approx(stopped, rel=1e-4)
+
+
+def test_a_place_that_cannot_be_written_is_told_first(run_of, tmp_path, nothing_loaded):
+    photo = write_image(tmp_path / "a.png", 0)
+    (tmp_path / "file").write_text("no folder")
+    outcome = type_in("score", str(photo), run_of, f"output={tmp_path / 'file' / 'scores.csv'}")
+    assert outcome.status == 1
+    assert f"{tmp_path / 'file'}" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_photos_that_cannot_be_read_are_counted(run_of, tmp_path):
+    for name in ("a.png", "b.jfif", "c.avif"):
+        write_image(tmp_path / "photos" / name, 0)
+    for name in ("d.heic", "e.HEIC", "f.dng", "notes.txt"):
+        (tmp_path / "photos" / name).write_bytes(b"not opened")
+    outcome = succeed("score", str(tmp_path / "photos"), run_of, "output=null")
+    assert len(outcome.out.splitlines()) == 3
+    assert "3 photos are left out, which cannot be read (1 .dng, 2 .heic)" in outcome.err
+
+
 def test_nothing_readable(run_of, tmp_path):
     (tmp_path / "bad.png").write_text("no picture")
     outcome = type_in("score", str(tmp_path / "bad.png"), run_of, "output=null")

@@ -189,10 +189,10 @@ def test_another_score_or_name_is_another_run(trained, base, scores_csv, tmp_pat
 
 
 def test_force_runs_again_from_the_store(trained, base, count_loads):
-    before = trained.results_path.stat().st_ino
+    before = trained.results_path.stat().st_mtime_ns
     forced = succeed("train", *base, "force=true")
     assert forced.out == trained.out
-    assert forced.results_path.stat().st_ino != before
+    assert forced.results_path.stat().st_mtime_ns != before
     assert count_loads
     assert forced.results["extracted"] == 0
     assert forced.results["metrics"] == trained.results["metrics"]

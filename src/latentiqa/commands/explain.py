@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentiqa.commands.progress import track
 from latentiqa.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from latentiqa.genziqa.explain import Maps
     from latentiqa.genziqa.rater import PromptRater
     from latentiqa.metric import Metric
-
-log = logging.getLogger(__name__)
 
 
 def rater_of(metric: Metric) -> PromptRater:
@@ -43,47 +40,40 @@ def rater_of(metric: Metric) -> PromptRater:
     return rater
 
 
-def explain_pictures(
-    metric: Metric, records: Sequence[Record], folder: Path, most: int
-) -> list[dict[str, float]]:
-    """Write heat maps and attributes of pictures, a folder for each.
+def explain_picture(metric: Metric, path: Path, folder: Path, most: int) -> dict[str, float]:
+    """Write heat maps and attributes of a picture.
 
     Args:
         metric: of a run that `rater_of` accepts.
-        records: the pictures, readable.
+        path: of the picture, readable.
         folder: where to.
         most: pixels of a picture.
 
     Returns:
-        Attributes by name, of each picture.
+        Attributes by name.
     """
     from latentiqa.data.images import read_image
     from latentiqa.genziqa.explain import heat_maps
 
-    rater = rater_of(metric)
-    found = []
-    with track("explaining", len(records)) as advance:
-        for record, own in zip(records, _folders(records, folder), strict=True):
-            name = record.path.name
-            image = metric.views(read_image(record.path, most), name).to(metric.device)
-            with metric.scorer.extractors[0].precision_of(image):  # as it scores
-                scores = rater.attributes(image, [name])
-                good, bad = heat_maps(rater, image, name)
-            attributes = {key: score.item() for key, score in scores.items()}
-            write_explanation(own, image[0].cpu(), good, bad, attributes)
-            found.append(attributes)
-            advance()
-    log.info("explanations in %s", folder)
-    return found
+    rater, name = rater_of(metric), path.name
+    image = metric.views(read_image(path, most), name).to(metric.device)
+    with metric.scorer.extractors[0].precision_of(image):  # as it scores
+        scores = rater.attributes(image, [name])
+        good, bad = heat_maps(rater, image, name)
+    attributes = {key: score.item() for key, score in scores.items()}
+    write_explanation(folder, image[0].cpu(), good, bad, attributes)
+    return attributes
 
 
-def _folders(records: Sequence[Record], folder: Path) -> Iterator[Path]:
-    """A folder for each picture; those of one name are numbered."""
-    seen: dict[str, int] = {}
-    for record in records:
-        name = record.path.name
-        seen[name] = seen.get(name, 0) + 1
-        yield folder / (name if seen[name] == 1 else f"{name}-{seen[name]}")
+def explanation_folders(records: Sequence[Record], folder: Path) -> dict[Path, Path]:
+    """A folder for each picture by its path; those of one name are numbered."""
+    seen: Counter[str] = Counter()
+    folders = {}
+    for path in (record.path for record in records):
+        seen[path.name] += 1
+        number = seen[path.name]
+        folders[path] = folder / (path.name if number == 1 else f"{path.name}-{number}")
+    return folders
 
 
 def write_explanation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -33,6 +34,13 @@ log = logging.getLogger("latentiqa")
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Hydra's own switch: it raises errors in place of printing them."""
+
+
+NO_PLACE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+}
+"""Errors of a disk or a folder, not of this program: told without a traceback."""
 
 
 class Done(NamedTuple):
@@ -103,6 +111,11 @@ def launch(verb: str, overrides: Sequence[str]) -> int:
         except (LatentiqaError, OmegaConfBaseException) as error:
             explain(error)
             # Not an Exception, so Hydra adds no traceback; a sweep ends here.
+            sys.exit(1)
+        except OSError as error:
+            if error.errno not in NO_PLACE:
+                raise
+            explain(error)
             sys.exit(1)
         statuses.append(done.status)
         return done.objective
@@ -213,6 +226,8 @@ def explain(error: Exception) -> None:
         case CompactHydraException():
             cause = str(error.__cause__ or "").partition("\n")[0]
             message = " ".join(message.split()) + (f" ({cause})" if cause else "")
+        case OSError():
+            message = f"{error.filename or 'a file'}: {error.strerror}; what was written is kept."
         case YAMLError():
             message = " ".join(message.split())  # which names file, line and column
         case OmegaConfBaseException() if "Missing mandatory value" in message:

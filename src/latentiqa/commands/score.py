@@ -4,7 +4,8 @@ Usage: latentiqa score PICTURE_OR_FOLDER ... [run=FOLDER] [key=value ...]
 
 Folders are searched through. The table on the screen is sorted by score and also written to
 scores.csv. Files that cannot be read are listed with the reason, the rest is scored, and the exit
-status is then 1. Without run=, the scorer inside the package is used; it is said what it is.
+status is then 1; when it is stopped, the scores so far are written. Without run=, the scorer
+inside the package is used; it is said what it is.
 
   latentiqa score photos/
   latentiqa score a.jpg b.png output=scores.json
@@ -23,24 +24,30 @@ attributes are columns of the file of scores.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from latentiqa.commands.explain import explain_pictures, rater_of
+from latentiqa.commands.explain import explain_picture, explanation_folders, rater_of
 from latentiqa.commands.launch import Done
 from latentiqa.commands.parts import device_of, listed, quieten
 from latentiqa.commands.progress import track
 from latentiqa.commands.trained import FinishedRun, find_run
 from latentiqa.data.folders import find_pictures
 from latentiqa.data.manifest import Record
-from latentiqa.errors import ConfigError, check_integer
+from latentiqa.errors import ConfigError, DataError, check_integer
+from latentiqa.files import check_writable
 from latentiqa.runs import write_csv, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from latentiqa.data.images import BadImage
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +63,8 @@ def run(config: DictConfig) -> Done:
     check_integer("data.max_pixels", config.data.max_pixels, 1)
     if not isinstance(config.explain, bool):
         raise ConfigError(f"explain={config.explain!r}: expected true or false.")
+    if output is not None:
+        check_writable(output)
     inputs = list(config.input) if isinstance(config.input, ListConfig) else [config.input]
     paths = find_pictures(inputs)
     finished = find_run(config.run, config.paths.runs)
@@ -66,21 +75,35 @@ def run(config: DictConfig) -> Done:
     with track("reading pictures", len(records)) as advance:
         keys, bad = inspect_images(records, advance=advance, max_pixels=config.data.max_pixels)
     rows: list[dict[str, Any]] = []
-    if keys:
-        rows = score_pictures(finished, [r for r in records if r.name in keys], config)
+    try:
+        if keys:
+            readable = [record for record in records if record.name in keys]
+            for row in score_pictures(finished, readable, bad, config):
+                rows.append(row)
+            introduce(finished)
+    finally:
+        # Of whatever stops it, a full memory or the keyboard, what is scored by then remains.
+        if len(rows) + len(bad) < len(records):
+            log.error("stopped: %d of %d pictures are scored", len(rows), len(records))
         rows.sort(key=lambda row: row["score"], reverse=True)
-        introduce(finished)
-    show(rows)
-    if output is not None and rows:
-        if output.suffix == ".json":
-            unreadable = [{"name": str(image.path), "reason": image.reason} for image in bad]
-            write_json(output, {"scores": rows, "unreadable": unreadable})
-        else:
-            write_csv(output, rows, list(rows[0]))
-        log.info("written to %s", output)
+        show(rows)
+        write(output, rows, bad)
     if bad:
         log.error("%d of %d files cannot be read:\n%s", len(bad), len(paths), listed(bad))
     return Done(status=1 if bad else 0)
+
+
+def write(output: Path | None, rows: Sequence[dict[str, Any]], bad: Sequence[BadImage]) -> None:
+    """Write the file of scores, if one is wanted and there are any."""
+    if output is None or not rows:
+        return
+    if output.suffix == ".json":
+        unreadable = [{"name": str(image.path), "reason": image.reason} for image in bad]
+        write_json(output, {"scores": rows, "unreadable": unreadable})
+    else:
+        # Attributes stand in the rows that were explained.
+        write_csv(output, rows, list(dict.fromkeys(key for row in rows for key in row)))
+    log.info("written to %s", output)
 
 
 def introduce(run: FinishedRun) -> None:
@@ -111,14 +134,20 @@ def _shown(correlation: float | None) -> str:
 
 
 def score_pictures(
-    run: FinishedRun, records: Sequence[Record], config: DictConfig
-) -> list[dict[str, Any]]:
-    """Score readable pictures in batches on the device that the trainer config names.
+    run: FinishedRun, records: Sequence[Record], bad: list[BadImage], config: DictConfig
+) -> Iterator[dict[str, Any]]:
+    """Score pictures in batches on the device that the trainer config names.
 
-    Returns:
-        A row a picture: name and score, and attributes with ``explain=true``.
+    Args:
+        run: that scores.
+        records: pictures that could be read.
+        bad: receives those that cannot be read any more.
+        config: of the verb.
+
+    Yields:
+        A row a picture, as soon as it is complete: name and score, and attributes with
+        ``explain=true``.
     """
-    from latentiqa.data.images import read_image
     from latentiqa.metric import load_metric
 
     device = device_of(config)
@@ -126,19 +155,43 @@ def score_pictures(
     metric = load_metric(run.folder, device)
     if config.explain:
         rater_of(metric)  # what cannot be explained ends before hours of scoring
-    # The file's own name seeds its noise: a folder may move, and its scores stay.
-    most = config.data.max_pixels
-    pictures = ((record.path.name, read_image(record.path, most)) for record in records)
-    rows = []
+    read: list[Record] = []
+    pictures = read_anew(records, read, bad, config.data.max_pixels)
+    folders = explanation_folders(records, Path(config.explanations))
     with track("scoring", len(records)) as advance:
-        scores = metric.each(pictures, config.batch_size)
-        for record, score in zip(records, scores, strict=True):
-            rows.append({"name": record.name, "score": score})
+        for i, score in enumerate(metric.each(pictures, config.batch_size)):
+            row: dict[str, Any] = {"name": read[i].name, "score": score}
+            if config.explain:
+                path = read[i].path
+                row |= explain_picture(metric, path, folders[path], config.data.max_pixels)
+            yield row
             advance()
     if config.explain:
-        explained = explain_pictures(metric, records, Path(config.explanations), most)
-        rows = [row | attributes for row, attributes in zip(rows, explained, strict=True)]
-    return rows
+        log.info("explanations in %s", config.explanations)
+
+
+def read_anew(
+    records: Sequence[Record], read: list[Record], bad: list[BadImage], most: int
+) -> Iterator[tuple[str, Tensor]]:
+    """Names and pixels of pictures, which may have been changed since they were inspected.
+
+    Args:
+        records: the pictures.
+        read: receives those that are yielded.
+        bad: receives the others.
+        most: pixels of a picture.
+    """
+    from latentiqa.data.images import BadImage, read_image
+
+    for record in records:
+        try:
+            picture = read_image(record.path, most)
+        except DataError as error:
+            bad.append(BadImage(record.path, str(error).removeprefix(f"{record.path}: ")))
+            continue
+        read.append(record)
+        # The file's own name seeds its noise: a folder may move, and its scores stay.
+        yield record.path.name, picture
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:

@@ -152,6 +152,10 @@ def carry_out(config: DictConfig, plan: Plan, train: TrainMethod) -> Done:
     parts = {p: [n for n in getattr(split, p) if n in keys] for p in ("train", "val", "test")}
     refuse_leaks(parts, keys)
     _refuse_few(parts)
+    if not is_other_rank():
+        # With force=true: not the results of what is here from now on. When this is interrupted,
+        # the same command without it goes on.
+        results_path.unlink(missing_ok=True)
     clock.lap("inspect")
 
     views = plan.method.views
