@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from latentiqa.backbones.tiny_random import byte_tokenizer
-from latentiqa.commands.launch import config_folder
+from latentiqa.commands.search_path import config_folder
 
 
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (24, 16)) -> Path:

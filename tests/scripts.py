@@ -6,7 +6,7 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
 
-from latentiqa.commands.launch import config_folder
+from latentiqa.commands.search_path import config_folder
 
 
 def script(study: str, name: str) -> ModuleType:

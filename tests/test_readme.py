@@ -10,7 +10,7 @@ import pytest
 from miniatures import write_image
 
 from latentiqa.commands import VERBS
-from latentiqa.commands.launch import config_folder
+from latentiqa.commands.search_path import config_folder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

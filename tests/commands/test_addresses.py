@@ -9,8 +9,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from latentiqa.commands.launch import build, config_folder, register_search_path
+from latentiqa.commands.launch import build
 from latentiqa.commands.parts import plain
+from latentiqa.commands.search_path import config_folder, register_search_path
 from latentiqa.hyperfeatures.extraction import open_store
 from latentiqa.methods.lgdm import LGDM
 from latentiqa.runs import signature

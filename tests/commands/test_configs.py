@@ -19,8 +19,9 @@ from miniatures import recipe, recipes, write_autoencoder, write_clip, write_csv
 from omegaconf import DictConfig, OmegaConf
 
 from latentiqa.commands import VERBS
-from latentiqa.commands.launch import build, config_folder, register_search_path
+from latentiqa.commands.launch import build
 from latentiqa.commands.parts import trainer_factory
+from latentiqa.commands.search_path import config_folder, register_search_path
 from latentiqa.enhance.ascent import Adam, Ascent, ClippedMomentum
 from latentiqa.enhance.edict import EDICT
 from latentiqa.enhance.inversion import DDIM
@@ -370,8 +371,13 @@ def test_wandb_sweeps_name_keys_that_exist():
 @pytest.mark.parametrize(
     ("typo", "told"),
     [
-        ("guidanc=pmg", "Could not override 'guidanc'"),
-        ("data.batchsize=4", "Could not override 'data.batchsize'"),
+        ("data.batchsize=4", "data.batchsize: no such key; `latentiqa train --cfg job` shows"),
+        ("nonsense=4", "nonsense: no such key; `latentiqa train --cfg job` shows"),
+        ("dataset.root=x", "dataset.root: the dataset that is chosen has no such key; dataset=agi"),
+        ("space=edict", "space=: latentiqa train has no such group; compare and enhance have it."),
+        ("experiment=dpiqa_student", "experiment=dpiqa_student chooses student=: latentiqa train "),
+        ("photos/", "photos/: latentiqa train takes key=value and no paths; `latentiqa train --h"),
+        ("--cfg job photos", "photos: latentiqa train takes key=value and no paths"),
         ("guidance=pmgg", "guidance=pmgg: expected one of pmg, dps, freedom, mpgd, none, psld."),
         ("views=", "views=: expected one of centre, grid_crops"),
         ("dataset=koniq", "dataset=koniq: expected one of koniq10k"),

@@ -13,8 +13,8 @@ from miniatures import recipes, write_autoencoder, write_biq2021, write_csv
 from PIL import Image
 from safetensors.torch import load_file
 
-from latentiqa.commands.launch import config_folder, register_search_path
 from latentiqa.commands.parts import plain, without_usual_limit
+from latentiqa.commands.search_path import config_folder, register_search_path
 from latentiqa.data.images import read_image
 from latentiqa.pretraining.sampling import sample
 from latentiqa.runs import signature

@@ -509,7 +509,7 @@ def test_examples_of_the_help_compose(verb, monkeypatch, capsys):
 
     from hydra import compose, initialize_config_dir
 
-    from latentiqa.commands.launch import config_folder, register_search_path
+    from latentiqa.commands.search_path import config_folder, register_search_path
 
     text = type_as_shell(monkeypatch, capsys, verb, "--help").out.replace("\\\n", " ")
     told = [part for part in text.split("\n\n") if not part.startswith("Usage:")]

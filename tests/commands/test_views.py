@@ -15,7 +15,7 @@ from miniatures import write_csv, write_image
 from omegaconf import OmegaConf
 
 import latentiqa
-from latentiqa.commands.launch import config_folder, register_search_path
+from latentiqa.commands.search_path import config_folder, register_search_path
 from latentiqa.commands.trained import EMBEDDED
 from latentiqa.data.images import read_image
 from latentiqa.runs import read_json

@@ -13,8 +13,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from latentiqa.commands import VERBS
-from latentiqa.commands.launch import config_folder, refuse_null_groups, register_search_path
+from latentiqa.commands.mistakes import refuse_null_groups
 from latentiqa.commands.positional import gather_paths
+from latentiqa.commands.search_path import config_folder, register_search_path
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("experiments/**/*.md")])

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTokenizer
 
-from latentiqa.commands.launch import build, config_folder
+from latentiqa.commands.launch import build
+from latentiqa.commands.search_path import config_folder
 from latentiqa.data.multi_scale import MultiScale
 from latentiqa.enhance.liqe import LIQE, LIQEPrior
 from latentiqa.errors import ConfigError, LatentiqaError

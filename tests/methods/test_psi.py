@@ -4,7 +4,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from latentiqa.commands.launch import build, config_folder
+from latentiqa.commands.launch import build
+from latentiqa.commands.search_path import config_folder
 from latentiqa.hyperfeatures.pooling import POOLINGS
 from latentiqa.methods.psi import PsiFeatures
 from latentiqa.perceptual import PooledPsi, empty

@@ -11,7 +11,8 @@ from torch import nn
 from torchmetrics.functional.image.dists import DISTSNetwork, L2pooling
 from torchvision_style import random_vgg16
 
-from latentiqa.commands.launch import build, config_folder
+from latentiqa.commands.launch import build
+from latentiqa.commands.search_path import config_folder
 from latentiqa.errors import ConfigError, LatentiqaError
 from latentiqa.guidance.distances import squared as squared_distance
 from latentiqa.perceptual import dists as room

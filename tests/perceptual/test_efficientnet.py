@@ -8,7 +8,8 @@ from efficientnet_lite_pytorch import EfficientNet
 from omegaconf import OmegaConf
 from skimage import data
 
-from latentiqa.commands.launch import build, config_folder
+from latentiqa.commands.launch import build
+from latentiqa.commands.search_path import config_folder
 from latentiqa.errors import ConfigError
 from latentiqa.perceptual import efficientnet as room
 from latentiqa.perceptual.efficientnet import (

@@ -8,7 +8,8 @@ import torch
 from omegaconf import OmegaConf
 from scipy.signal import convolve2d
 
-from latentiqa.commands.launch import build, config_folder
+from latentiqa.commands.launch import build
+from latentiqa.commands.search_path import config_folder
 from latentiqa.errors import ConfigError, LatentiqaError
 from latentiqa.perceptual import lpips as room
 from latentiqa.perceptual.lpips import CHANNELS, LPIPS, SMALLEST, BlurPool, LPIPSFeatures

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch.nn.functional import normalize
 from torchvision_style import random_resnet50
 
-from latentiqa.commands.launch import build, config_folder
+from latentiqa.commands.launch import build
+from latentiqa.commands.search_path import config_folder
 from latentiqa.errors import ConfigError
 from latentiqa.perceptual.resnet import ENCODERS, SMALLEST, ResNetFeatures
 from latentiqa.recipe import recipe_of

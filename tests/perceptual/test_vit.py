@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from skimage import data
 from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
-from latentiqa.commands.launch import build, config_folder
+from latentiqa.commands.launch import build
+from latentiqa.commands.search_path import config_folder
 from latentiqa.errors import ConfigError, LatentiqaError
 from latentiqa.perceptual.preprocessing import Preprocessing, half
 from latentiqa.perceptual.vit import CLIPFeatures, DINOv2Features, VisionTransformer

@@ -22,9 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from latentiqa.backbones.source import BackboneSource
-from latentiqa.commands.launch import Done, build, config_folder
+from latentiqa.commands.launch import Done, build
 from latentiqa.commands.parts import listed
 from latentiqa.commands.progress import track
+from latentiqa.commands.search_path import config_folder
 from latentiqa.errors import check_integer
 from latentiqa.paths import cache_dir
 from latentiqa.runs import environment

@@ -1,46 +1,34 @@
-"""Between Hydra and the verbs: search path, logging, errors that a person can read."""
+"""Between Hydra and the verbs: what was typed becomes a config, and errors a status."""
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
-from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
-from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException
-from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-from omegaconf.errors import ConfigAttributeError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.text import Text
 from yaml import YAMLError
 
+from latentiqa.commands.mistakes import NO_PLACE, explain, refuse_bare_words, refuse_null_groups
 from latentiqa.commands.positional import gather_paths
+from latentiqa.commands.search_path import config_folder, register_search_path
 from latentiqa.errors import ConfigError, LatentiqaError
 
 log = logging.getLogger("latentiqa")
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Hydra's own switch: it raises errors in place of printing them."""
-
-
-NO_PLACE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS),
-    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
-}
-"""Errors of a disk or a folder, not of this program: told without a traceback."""
 
 
 class Done(NamedTuple):
@@ -53,32 +41,6 @@ class Done(NamedTuple):
 
     status: int = 0
     objective: float | None = None
-
-
-def config_folder(name: str) -> Path:
-    """``conf``, ``experiments`` or ``sweeps``: inside an installed package, else beside src/."""
-    installed = Path(__file__).parents[1] / name
-    return installed if installed.is_dir() else Path(__file__).parents[3] / name
-
-
-class _RecipePath(SearchPathPlugin):
-    """Lets ``experiment=`` and ``sweep=`` find the recipes in experiments/*/ and sweeps/."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for folder in recipe_folders():
-            search_path.append("latentiqa", f"file://{folder}")
-
-
-def recipe_folders() -> list[Path]:
-    """Folders that hold an ``experiment`` or a ``sweep`` group."""
-    studies = sorted(config_folder("experiments").glob("*/experiment"))
-    return [*(study.parent for study in studies), config_folder("sweeps")]
-
-
-def register_search_path() -> None:
-    """Make Hydra's compose find every recipe; done once a process."""
-    if _RecipePath not in Plugins.instance().discover(SearchPathPlugin):
-        Plugins.instance().register(_RecipePath)
 
 
 def launch(verb: str, overrides: Sequence[str]) -> int:
@@ -127,6 +89,7 @@ def launch(verb: str, overrides: Sequence[str]) -> int:
     overrides = gather_paths(list(overrides), key) if key else overrides
     sys.argv = [f"latentiqa {verb}", *overrides]
     try:
+        refuse_bare_words(verb, overrides)
         refuse_null_groups(overrides)
         # What is wrong until the work begins was typed: it is explained here, in a line.
         os.environ[FULL_ERROR] = "1"
@@ -134,7 +97,7 @@ def launch(verb: str, overrides: Sequence[str]) -> int:
     except (ConfigError, CompactHydraException, YAMLError) as error:
         if switch[FULL_ERROR] == "1":
             raise
-        explain(error)
+        explain(error, verb)
         return 1
     finally:
         sys.argv = as_typed
@@ -152,26 +115,6 @@ def with_choices(config: DictConfig) -> DictConfig:
     with open_dict(config):
         config.choices = choices
     return config
-
-
-def refuse_null_groups(overrides: Sequence[str]) -> None:
-    """Refuse ``group=null``, over which Hydra stumbles without naming the group.
-
-    Raises:
-        ConfigError: a group is null.
-    """
-    for word in overrides:
-        key, _, value = word.partition("=")
-        group = key.lstrip("+").partition("@")[0]
-        if not group or "null" not in value.split(","):
-            continue
-        folders = [config_folder("conf"), *recipe_folders()]
-        choices = sorted(p.stem for folder in folders for p in folder.glob(f"{group}/*.yaml"))
-        if choices:
-            raise ConfigError(
-                f"{key}=null: expected one of {', '.join(choices)}; leave {key}= out for the "
-                "default."
-            )
 
 
 def refuse_sweeps_over_ranks(config: DictConfig) -> None:
@@ -211,32 +154,6 @@ def build(config: Any, **arguments: Any) -> Any:
         # The class fell over a value before it could say which.
         values = OmegaConf.to_yaml(config).strip()
         raise ConfigError(f"{error}\nOne of these values is not of its kind:\n{values}") from error
-
-
-def explain(error: Exception) -> None:
-    """Print an error for a person, on stderr."""
-    message = str(error).strip()
-    match error:
-        case MissingConfigException(missing_cfg_file=str(choice), options=[*known]):
-            group, _, name = choice.rpartition("/")
-            # What was probably meant, if anything is like it, comes first.
-            like = get_close_matches(name, known)
-            rest = [choice for choice in known if choice not in like]
-            message = f"{group}={name}: expected one of {', '.join(like + rest)}."
-        case CompactHydraException():
-            cause = str(error.__cause__ or "").partition("\n")[0]
-            message = " ".join(message.split()) + (f" ({cause})" if cause else "")
-        case OSError():
-            message = f"{error.filename or 'a file'}: {error.strerror}; what was written is kept."
-        case YAMLError():
-            message = " ".join(message.split())  # which names file, line and column
-        case OmegaConfBaseException() if "Missing mandatory value" in message:
-            key = getattr(error, "full_key", None) or message.rsplit(" ", 1)[-1]
-            message = f"{key} is not set: add {key}=... to the command line."
-        case ConfigAttributeError() if "is not in struct" in message:
-            message = f"{error.full_key} is not in the config: it is needed, do not remove it."
-    # Not wrapped: paths in it can be copied. Not markup: names of files may hold brackets.
-    Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {message}"), soft_wrap=True)
 
 
 def _set_up_logging() -> None:

@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from openpyxl import load_workbook
 from scipy.io import loadmat, savemat
 
-from latentiqa.commands.launch import build, config_folder
+from latentiqa.commands.launch import build
+from latentiqa.commands.search_path import config_folder
 from latentiqa.data.images import inspect_images
 from latentiqa.data.splits import make_split
 from latentiqa.errors import ConfigError, DataError
