@@ -138,8 +138,7 @@ def test_a_rater_at_the_keyboard_from_the_disk(browser, make_page, tmp_path):
             browser.appears(5)
         if number == 9:  # what was picked is there after a reload
             browser.driver.refresh()
-            browser.until("!document.getElementById('resume').hidden")
-            browser.run("document.getElementById('resume').click()")
+            go_on(browser, "Go on as Ann (8 of 20)")
             browser.appears(9)
         if number == 12:
             browser.shot("trial")
@@ -164,6 +163,67 @@ def test_a_rater_at_the_keyboard_from_the_disk(browser, make_page, tmp_path):
     assert not rater.reasons
     assert rater.catch_missed == 0
     assert rater.repeated_same == 1
+
+
+def go_on(browser: Driven, label: str) -> None:
+    """Press the button of a session that the browser has kept."""
+    button = (
+        f"[...document.querySelectorAll('#kept button')].find(b => b.textContent === '{label}')"
+    )
+    browser.until(f"{button} !== undefined")
+    browser.run(f"{button}.click()")
+
+
+def test_a_second_rater_leaves_the_picks_of_the_first(browser, make_page, tmp_path):
+    """From the disk, where nothing but the browser has them until they are downloaded."""
+    from selenium.webdriver import Keys
+
+    page = make_page(count=6, **OPTIONS)
+    browser.driver.get((page / "index.html").as_uri())
+    for rater, picks in (("Ann", 3), ("Bob", 2)):
+        browser.until("!document.getElementById('start').hidden")
+        browser.press(rater, Keys.ENTER)
+        for number in range(1, picks + 1):
+            browser.appears(number)
+            browser.press(favourite(browser.sides()))
+        browser.appears(picks + 1)
+        browser.driver.refresh()
+    browser.until("document.querySelectorAll('#kept button').length === 2")
+    browser.shot("kept")
+    go_on(browser, "Go on as Ann (3 of 20)")
+    browser.appears(4)
+
+
+def test_what_a_server_missed_is_sent_again(browser, make_page, tmp_path):
+    """Picks that were made while it was away arrive without another one."""
+    from selenium.webdriver import Keys
+
+    page, picks = make_page(count=6, **OPTIONS), tmp_path / "picks"
+    server = make_server(page, picks, port=0)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    port = server.server_port
+    try:
+        browser.driver.get(f"http://{HOST}:{port}/")
+        browser.until("!document.getElementById('start').hidden")
+        browser.press("Eve", Keys.ENTER)
+        browser.appears(1)
+        browser.press("f")
+        browser.appears(2)
+        browser.until("document.getElementById('saved').textContent === ''")
+        # The browser has the next pair already.
+        browser.run("window.real = fetch; window.fetch = () => Promise.reject(new Error('away'))")
+        browser.press("f")
+        browser.until("document.getElementById('saved').textContent.includes('not saved')")
+        browser.appears(3)
+        browser.run("window.fetch = window.real")
+        browser.until("document.getElementById('saved').textContent === ''")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    (session,) = read_picks([picks])
+    assert len(session.picks) == 2
 
 
 def look_around(browser: Driven) -> None:

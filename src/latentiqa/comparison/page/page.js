@@ -11,6 +11,7 @@
     right: document.querySelector("#right img"),
   };
   let session = null;
+  let saved = false; // on the server
   let trials = [];
   let appeared = null; // when the pictures of a trial did; null: nothing can be picked yet
   let turn = 0; // of showing: what was asked for before does not count when it arrives
@@ -25,19 +26,17 @@
   // ---- start
 
   function start() {
-    const kept = Picks.kept(study);
     const count = Trials.schedule(study, 0).length;
     $("count").textContent = count;
-    $("kept").textContent = "";
-    $("resume").hidden = true;
-    if (kept && kept.picks.length) {
-      const done = kept.picks.length >= count;
-      $("resume").hidden = false;
-      $("resume").textContent = done
+    $("kept").replaceChildren(...Picks.kept(study).map((kept) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = kept.picks.length >= count
         ? `The picks of ${kept.rater}`
         : `Go on as ${kept.rater} (${kept.picks.length} of ${count})`;
-      $("resume").onclick = () => run(kept);
-    }
+      button.onclick = () => run(kept);
+      return button;
+    }));
     show("start");
     $("rater").focus();
   }
@@ -53,6 +52,7 @@
 
   function run(begun) {
     session = begun;
+    saved = false;
     trials = Trials.schedule(study, session.seed);
     show("trial");
     Zoom.reset();
@@ -119,14 +119,17 @@
     next();
   }
 
-  async function save() {
+  function save() {
     const kept = Picks.keep(study, session);
-    const sent = await Picks.send(session);
-    const where = sent === false
-      ? "not saved on a server: download the picks at the end"
-      : kept || sent ? "" : "this browser keeps nothing: do not reload the page";
-    $("saved").textContent = where;
-    $("ended").textContent = sent ? "They are saved on the server." : where;
+    saved = false;
+    Picks.send(session, (sent) => {
+      saved = sent === true;
+      const where = sent === false
+        ? "not saved on a server: download the picks at the end"
+        : kept || sent ? "" : "this browser keeps nothing: do not reload the page";
+      $("saved").textContent = where;
+      $("ended").textContent = sent ? "They are saved on the server." : where;
+    });
   }
 
   /** Both results become the input, as long as the key is held. */
@@ -155,7 +158,7 @@
   $("json").onclick = () => Picks.download(name("json"), Picks.toJson(session), "application/json");
   $("csv").onclick = () => Picks.download(name("csv"), Picks.toCsv(session), "text/csv");
   $("again").onclick = () => {
-    Picks.forget(study);
+    if (saved) Picks.forget(study, session); // else they stay here, beside the next rater's
     $("rater").value = "";
     $("ended").textContent = "";
     start();

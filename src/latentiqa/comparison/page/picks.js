@@ -12,52 +12,75 @@ const Picks = (() => {
     return { kind: "latentiqa picks", study: study.study, session, rater: name, seed, picks: [] };
   }
 
-  function key(study) {
-    return `latentiqa-${study.study}`;
-  }
+  const prefix = (study) => `latentiqa-${study.study}-`;
+  const key = (study, session) => prefix(study) + session.session;
 
-  /** Keep a session; false where the browser does not let us. */
+  /** Keep a session beside those of other raters; false where the browser does not let us. */
   function keep(study, session) {
     try {
-      localStorage.setItem(key(study), JSON.stringify(session));
+      localStorage.setItem(key(study, session), JSON.stringify(session));
       return true;
     } catch {
       return false;
     }
   }
 
+  /** All sessions that are kept of a study, by the names of their raters. */
   function kept(study) {
     try {
-      return JSON.parse(localStorage.getItem(key(study)));
+      return Object.keys(localStorage)
+        .filter((name) => name.startsWith(prefix(study)))
+        .map((name) => JSON.parse(localStorage.getItem(name)))
+        .filter((session) => session.picks.length)
+        .sort((a, b) => a.rater.localeCompare(b.rater));
     } catch {
-      return null;
+      return [];
     }
   }
 
-  function forget(study) {
+  function forget(study, session) {
     try {
-      localStorage.removeItem(key(study));
+      localStorage.removeItem(key(study, session));
     } catch { /* nothing was kept */ }
   }
 
   const isServed = location.protocol.startsWith("http");
+  const AGAIN = 3000; // milliseconds until what was not saved is sent again
+  const unsent = new Map(); // the newest state of each session that the server does not have
   let sending = Promise.resolve();
+  let timer = null;
+  let hasAnswered = false; // a static host never does, and is not asked again and again
 
-  /** Send a session to the server, one after the other: true, false, or null without a server. */
-  function send(session) {
-    if (!isServed) return Promise.resolve(null);
-    const body = JSON.stringify(session);
+  /** Send a session to the server; tell({true, false, or null without a server}) after each try. */
+  function send(session, tell) {
+    if (!isServed) return tell(null);
+    unsent.set(session.session, JSON.stringify(session));
+    flush(tell);
+  }
+
+  function flush(tell) {
+    clearTimeout(timer);
     sending = sending.then(async () => {
-      try {
-        const answer = await fetch("picks", {
-          method: "POST", headers: { "Content-Type": "application/json" }, body,
-        });
-        return answer.status === 204; // a static host answers everything with a page
-      } catch {
-        return false;
+      for (const [name, body] of unsent) {
+        if (!await post(body)) break;
+        hasAnswered = true;
+        if (unsent.get(name) === body) unsent.delete(name);
       }
+      tell(unsent.size === 0);
+      clearTimeout(timer);
+      if (unsent.size && hasAnswered) timer = setTimeout(() => flush(tell), AGAIN);
     });
-    return sending;
+  }
+
+  async function post(body) {
+    try {
+      const answer = await fetch("picks", {
+        method: "POST", headers: { "Content-Type": "application/json" }, body,
+      });
+      return answer.status === 204; // a static host answers everything with a page
+    } catch {
+      return false;
+    }
   }
 
   function toJson(session) {
