@@ -121,7 +121,7 @@ class LiteTrunk(Trunk):
     """
 
     variant: str = "lite0"
-    maps: Sequence[str] = ("block.0", "block.2", "block.4", "block.10", "block.15", "head")
+    maps: Sequence[str] = ("block.4", "block.7", "block.10", "block.14", "block.15")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "maps", expand_blocks(self.maps, self.variant))

@@ -36,10 +36,16 @@ class GoOn(Checkpoint):
         step = trainer.global_step
         if step == self.written or step % self.every or step % self.steps_an_epoch == 0:
             return
-        self.written = step
-        trainer.save_checkpoint(self.path)
+        self._write(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After the validation's outcome has been taken in."""
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        """Under another name first: one that is half written must not take the last one's place."""
         self.written = trainer.global_step
-        trainer.save_checkpoint(self.path)
+        aside = self.path.with_name(f".{self.path.name}")
+        trainer.save_checkpoint(aside)
+        if trainer.is_global_zero:
+            aside.replace(self.path)
