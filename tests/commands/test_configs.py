@@ -156,7 +156,7 @@ def check_student(config: Any, choice: str, _folder: Any) -> None:
     assert (design.score == "map") == (choice == "efficientnet_b7")
     if choice == "lite0":
         # What the config spells out is what the classes take by themselves.
-        assert design == Design(LiteTrunk())
+        assert design == Design(LiteTrunk(), pooling="mean_std_correlation")
     else:
         assert choice.partition("_")[0] in design.trunk.weights
 

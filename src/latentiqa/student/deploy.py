@@ -79,7 +79,8 @@ def export_program(deployed: Deployed, path: Path) -> None:
         LatentiqaError: it does not compute what the model computes.
     """
     program = _program(deployed)
-    torch.export.save(program, path)
+    with _quiet():
+        torch.export.save(program, path)
     loaded = torch.export.load(path).module()
     _check(deployed, lambda image: loaded(image), path)
 
@@ -165,9 +166,12 @@ def _program(deployed: Deployed) -> Any:
     )
     # Not the network's own size, nor one that a resize leaves as it is.
     example = torch.full((2, 3, deployed.size + 21, deployed.size + 34), 0.5)
+    with torch.no_grad():
+        # What is computed on first use and kept, a mixture of channels, must hold real numbers.
+        deployed.eval()(example)
     with _quiet():
         return torch.export.export(
-            deployed.eval(), (example,), dynamic_shapes=({0: batch, 2: height, 3: width},)
+            deployed, (example,), dynamic_shapes=({0: batch, 2: height, 3: width},)
         )
 
 
