@@ -121,6 +121,26 @@ def test_it_scores_in_float32_whatever_it_was_trained_in(lesson, tmp_path):
         assert torch.equal(scores, rated.rater(pictures, ["0", "1"]))
 
 
+@pytest.mark.parametrize("known", [None, -1.0])
+def test_the_beginning_is_kept_where_training_makes_nothing_better(
+    known, scores_csv, tmp_path, monkeypatch
+):
+    """Steps too small to change anything; the other beginning is said to be the worst there is."""
+    from latentiqa.student import start
+
+    begin = start.begin
+    if known is not None:
+        monkeypatch.setattr(start, "begin", lambda *args: begin(*args) | {"val_srcc": known})
+    alone = ["teacher=null", "terms.score=0.0", "training.lr=1e-12"]
+    outcome = succeed("distill", *SMALL, *alone, *on_csv(scores_csv), *places(tmp_path))
+    fit = outcome.results["fit"]
+    assert fit["steps"] == 9
+    assert (fit["best_step"] == 0) == (known is None)
+    assert (fit["best_epoch"] == 0) == (known is None)
+    assert ("nothing better than the beginning" in outcome.err) == (known is None)
+    assert not (outcome.folder / "checkpoints").exists()
+
+
 def test_teacher_and_student_are_shown_the_same_augmented_picture(
     student, lesson, tmp_path, monkeypatch
 ):

@@ -208,10 +208,11 @@ def train_student(
     student = Student(plan.design, seed=config.seed, quality=bool(lessons.terms.map))
     labels, teachers = lesson.ask(make_trainer, student) if lessons.teachers else (None, [])
     pictures = lesson.module(batch_size, labels)
+    begins_with = None
     if plan.design.begins_as_ridge and not fitting.last.exists():
         student.to(fitting.trainer.strategy.root_device)
-        report = begin(student, pictures, lessons.terms)
-        log.info("it begins as a ridge regression: validation SRCC %.4f", report["val_srcc"])
+        begins_with = begin(student, pictures, lessons.terms)["val_srcc"]
+        log.info("it begins as a ridge regression: validation SRCC %.4f", begins_with)
     training = StudentTraining(student, plan.training, lessons.terms, fitting.an_epoch)
     told = {
         "pictures": {"labelled": len(parts["train"]), "all": len(lesson.pictures)},
@@ -219,7 +220,7 @@ def train_student(
         "seen_images": lesson.seen(),
         "architecture": student.trunk.architecture,
     }
-    return fitting.fit(training, pictures, told)
+    return fitting.fit(training, pictures, told, begins_with)
 
 
 class Lesson:

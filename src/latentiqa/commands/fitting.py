@@ -50,7 +50,11 @@ class Fitting:
     finished: Path
 
     def fit(
-        self, training: RaterTraining, pictures: RatedModule, told: dict[str, Any] | None = None
+        self,
+        training: RaterTraining,
+        pictures: RatedModule,
+        told: dict[str, Any] | None = None,
+        begins_with: float | None = None,
     ) -> dict[str, Any]:
         """Train, and leave the rater as it was at its best validation in its folder.
 
@@ -61,6 +65,8 @@ class Fitting:
             training: of the rater.
             pictures: of both parts.
             told: what else the report says.
+            begins_with: validation SRCC of a rater that scores already. If nothing is better, it
+                stays what it is; of one that goes on, it is known from before.
 
         Returns:
             How it was trained.
@@ -80,11 +86,21 @@ class Fitting:
             self.epochs,
             self.an_epoch,
         )
+        start = self.last.with_name("start.ckpt")
         resume = str(self.last) if self.last.exists() else None
         if resume:
             log.info("going on from %s", resume)
+        elif begins_with is not None and self.trainer.is_global_zero:
+            state = training.rater.trained_state()
+            start.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"state_dict": state, "global_step": 0, "srcc": begins_with}, start)
         self.trainer.fit(training, pictures, ckpt_path=resume)
         chosen = torch.load(self.best.best_model_path, map_location="cpu", weights_only=True)
+        if start.exists():
+            begun = torch.load(start, map_location="cpu", weights_only=True)
+            if begun["srcc"] >= _score(self.best):
+                log.info("training has made nothing better than the beginning, which is kept")
+                chosen = begun
         state = {k.removeprefix("rater."): v for k, v in chosen["state_dict"].items()}
         training.rater.load_trained(state)
         step, best = self.trainer.global_step, chosen["global_step"]
@@ -102,6 +118,11 @@ class Fitting:
             shutil.rmtree(self.last.parent)
         self.trainer.strategy.barrier()
         return report
+
+
+def _score(best: ModelCheckpoint) -> float:
+    assert best.best_model_score is not None
+    return best.best_model_score.item()
 
 
 def finished_before(config: DictConfig, plan: RaterPlan, run: Path) -> dict[str, Any] | None:
