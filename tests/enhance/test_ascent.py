@@ -224,6 +224,19 @@ def test_models_by_a_word():
     assert named("default") == RunPrior()
     assert named("quality_models:contrast") == FunctionPrior(function="quality_models:contrast")
     assert named("runs/a-1") == RunPrior(run="runs/a-1")
+    assert named("runs/a-1/results.json") == RunPrior(run="runs/a-1")
+
+
+def test_a_callable_is_known_by_the_file_that_it_stands_in(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "my_quality.py"
+    module.write_text("def bright(image): return image.mean((1, 2, 3))\n")
+    prior = FunctionPrior(function="my_quality:bright")
+    before = prior.identity()
+    assert before == FunctionPrior(function="my_quality:bright").identity()
+    module.write_text("def bright(image): return 2 * image.mean((1, 2, 3))\n")
+    assert prior.identity() not in {before, None}
+    assert FunctionPrior(function="nowhere_at_all:bright").identity() is None
     assert named("quality_models:contrast").load(CPU) is quality_models.contrast
 
 

@@ -174,7 +174,11 @@ def make(config: DictConfig) -> Done:
         },
         "judges": [judge.name for judge in plan.judges],
         "backbone": identity,
-        "n": {"pictures": len(made), "shown": len(chosen), "failed": len(bad)},
+        "n": {
+            "pictures": len(made),
+            "shown": len(chosen),
+            "failed": len({one.path for one in bad}),
+        },
         **table,
         "study": study,
         "shown": [made[i].name for i in chosen],

@@ -78,7 +78,7 @@ def run(config: DictConfig) -> Done:
     names = [name for name in names if name in keys]
     clock.lap("inspect")
     loaded = load_run(finished)
-    _refuse_seen(keys, loaded.seen_images)
+    _refuse_seen(keys, loaded.seen_images, finished.folder)
     filled = fill_stores(config, loaded.extractors, loaded.views, manifest, keys, make_trainer)
     if is_other_rank():
         return Done()
@@ -106,15 +106,17 @@ def run(config: DictConfig) -> Done:
     return announce(results_path)
 
 
-def _refuse_seen(keys: dict[str, str], seen_images: frozenset[str]) -> None:
+def _refuse_seen(keys: dict[str, str], seen_images: frozenset[str], run: Path) -> None:
     """Pictures that the head was fitted on are no test, under whatever name."""
     from latentiqa.data.images import content_of
 
     seen = set(map(content_of, seen_images))
     known = [name for name, key in keys.items() if content_of(key) in seen]
     if known:
+        split = run / "split.json"
+        its_own = f" (split={split})" if split.is_file() else ""
         raise DataError(
             f"{len(known)} of {len(keys)} pictures were in the run's training or validation part, "
-            f"for example {known[0]}: evaluate on part=test of the split that it was trained with, "
-            "or on other pictures."
+            f"for example {known[0]}: evaluate on part=test of the split that it was trained with"
+            f"{its_own}, or on other pictures."
         )

@@ -8,6 +8,7 @@ import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, cast
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from latentiqa.data.images import read_image
 from latentiqa.errors import ConfigError, DataError, LatentiqaError
-from latentiqa.hashing import folder_digest
+from latentiqa.hashing import file_digest, folder_digest
 from latentiqa.perceptual import PooledPsi
 
 Quality = Callable[[Tensor], Tensor]
@@ -134,10 +135,15 @@ class RunPrior(Prior):
     It brings its scale along where its predictions.csv stands: of its own test part.
 
     Args:
-        run: its folder; None is the scorer inside the package.
+        run: its folder, or the path of its results.json; None is the scorer inside the package.
     """
 
     run: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.run is not None and Path(self.run).name == "results.json":
+            object.__setattr__(self, "run", str(Path(self.run).parent))
 
     @property
     def title(self) -> str:
@@ -182,6 +188,15 @@ class FunctionPrior(Prior):
     def title(self) -> str:
         """Its name."""
         return self.function
+
+    def identity(self) -> str | None:
+        """See `Prior`: the file that it stands in, which need not be run for that."""
+        try:
+            spec = find_spec(self.function.partition(":")[0])
+        except (ImportError, ValueError):  # which `load` explains
+            return None
+        path = None if spec is None else spec.origin
+        return file_digest(path) if path is not None and Path(path).is_file() else None
 
     def load(self, device: torch.device, *, differentiable: bool = True) -> Quality:
         """See `Prior`.
