@@ -69,10 +69,13 @@ def micro_run(micro_folder, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def embedded(micro_run, monkeypatch) -> Path:
-    """That run in the place of the scorer inside the package."""
-    monkeypatch.setattr("latentiqa.commands.trained.EMBEDDED", micro_run)
-    return micro_run
+def embedded(micro_run, tmp_path_factory, monkeypatch) -> Path:
+    """That run in the place of both scorers inside the package."""
+    folder = tmp_path_factory.mktemp("scorers")
+    for name in ("student", "lgdm"):
+        (folder / name).symlink_to(micro_run)
+    monkeypatch.setattr("latentiqa.commands.trained.PACKAGED", folder)
+    return folder / "student"
 
 
 @pytest.fixture(scope="session")

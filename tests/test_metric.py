@@ -389,6 +389,6 @@ def test_misuse_ends_before_anything_is_loaded(embedded, photos, tmp_path, monke
 
 
 def test_without_a_scorer_in_the_package_the_way_out_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("latentiqa.commands.trained.EMBEDDED", tmp_path / "scorer")
+    monkeypatch.setattr("latentiqa.commands.trained.PACKAGED", tmp_path / "scorers")
     with pytest.raises(ConfigError, match=r"run=null: .* carries no scorer .*latentiqa train"):
         latentiqa.load_metric()

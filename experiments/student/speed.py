@@ -6,7 +6,7 @@ python experiments/student/speed.py OUTPUT STUDENT_RUN [--teacher RUN] [--size 5
 Bare is EfficientNet-Lite0 up to its last convolution, at the size that the student sees. All ways
 score the same random pictures of the given size one by one, in every round one after the other, in
 turn from the first way and from the last; figures are medians over the rounds. A round before those
-that count warms up. Without a teacher: the scorer inside the package. Writes results.json and
+that count warms up. Without a teacher: LGDM's scorer inside the package. Writes results.json and
 table.md to OUTPUT.
 """
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("student")
-    parser.add_argument("--teacher")
+    parser.add_argument("--teacher", default="lgdm")
     for key, default in {"size": 512, "pictures": 8, "rounds": 7}.items():
         parser.add_argument(f"--{key}", type=int, default=default)
     options = parser.parse_args(arguments)
@@ -58,8 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shown = random_pictures(options.pictures, options.size)
         ways = ways_of(options.student, options.teacher, Path(scratch), shown)
         results = measure(ways, shown, options.rounds)
-    teacher = Path(options.teacher).name if options.teacher else "the package's scorer"
-    results |= {"student": Path(options.student).name, "teacher": teacher}
+    results |= {key: Path(vars(options)[key]).name for key in ("student", "teacher")}
     write_json(options.output / "results.json", results)
     table = table_of(results)
     write_atomic(options.output / "table.md", table)
@@ -73,13 +72,13 @@ def random_pictures(number: int, size: int) -> list[Tensor]:
 
 
 def ways_of(
-    student: str, teacher: str | None, scratch: Path, shown: Sequence[Tensor]
+    student: str, teacher: str, scratch: Path, shown: Sequence[Tensor]
 ) -> dict[str, Callable[[Tensor], Any]]:
     """What is timed: each takes a picture ``(1, 3, H, W)`` in [0, 1].
 
     Args:
-        student: folder of its run.
-        teacher: folder of its run, or none for the scorer inside the package.
+        student: folder of its run, or the name of one inside the package.
+        teacher: folder of its run, or the name of a scorer inside the package.
         scratch: folder for what is exported.
         shown: pictures that calibrate int8.
 

@@ -8,8 +8,8 @@ python experiments/tiny_backbone/ship.py backbone RUN [AUTOENCODER_RUN]
     has to be the same, and with its model card written from results/
 python experiments/tiny_backbone/ship.py decoder RUN
     makes RUN's autoencoder the embedded backbone's narrow decoder for guidance
-python experiments/tiny_backbone/ship.py scorer RUN
-    makes RUN's head the embedded scorer
+python experiments/tiny_backbone/ship.py scorer lgdm|student RUN
+    makes RUN that scorer inside the package; filters of a student's convolutions in half precision
 
 Paths of this machine are taken out of what is copied: of a path below the folder of runs its part
 from there on is kept, of any other its last part.
@@ -32,6 +32,7 @@ from latentiqa.files import write_atomic
 from latentiqa.hashing import folder_digest
 from latentiqa.report.figures import save_lines
 from latentiqa.runs import read_json, write_csv, write_json
+from latentiqa.training.saving import load_state, read_report, write_rater
 
 STUDY = Path(__file__).parent
 PACKAGE = STUDY.parents[1] / "src" / "latentiqa"
@@ -65,7 +66,7 @@ def main(verb: str, *arguments: str) -> None:
         case "decoder":
             ship_decoder(Path(arguments[0]))
         case "scorer":
-            ship_scorer(Path(arguments[0]))
+            ship_scorer(arguments[0], Path(arguments[1]))
         case _:
             raise SystemExit(__doc__)
 
@@ -163,9 +164,9 @@ def ship_decoder(run: Path) -> None:
     write_json(folder / "config.json", config)
 
 
-def ship_scorer(run: Path) -> None:
-    """Replace the embedded scorer: the head, and what it has to know of its features."""
-    folder = PACKAGE / "scorer"
+def ship_scorer(name: str, run: Path) -> None:
+    """Replace a scorer inside the package: head, student, and what it has to know of both."""
+    folder = PACKAGE / "scorers" / name
     results = read_results(run)
     del results["machine"]
     config = results["config"]
@@ -176,6 +177,16 @@ def ship_scorer(run: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     write_json(folder / "results.json", results)
     shutil.copytree(run / "head", folder / "head")
+    shutil.copy(run / "predictions.csv", folder)  # whose scale is its own as a prior
+    if (student := run / "student").is_dir():
+        report = read_report(student)
+        assert report is not None
+        write_rater(halved(load_state(student)[0]), folder / "student", report)
+
+
+def halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Filters in half precision; norms and the regression are small, and stay exact."""
+    return {key: value.half() if value.ndim == 4 else value for key, value in state.items()}
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

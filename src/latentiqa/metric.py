@@ -1,6 +1,6 @@
 """Scores from Python: `score` for pictures, `Metric` for tensors, as a loss or a prior if wanted.
 
-Both take the scorer inside the package, or any finished run of ``latentiqa train``.
+Both take a scorer inside the package, ``student`` or ``lgdm``, or any finished run.
 """
 
 from __future__ import annotations
@@ -176,7 +176,8 @@ def load_metric(
     """The scorer of a finished training run as a frozen module.
 
     Args:
-        run: folder of the run; None for the scorer inside the package.
+        run: folder of the run, or ``student`` or ``lgdm``, which are inside the package; None for
+            the student.
         device: where it computes.
         differentiable: see `Metric`.
 
@@ -218,7 +219,8 @@ def score(
             is a file, an image of Pillow, an array ``(H, W, 3)`` of uint8 or in [0, 1], or a
             tensor ``(3, H, W)`` in [0, 1]. Arrays and tensors with a batch dimension before these
             are that many pictures.
-        run: folder of a finished training run; None for the scorer inside the package.
+        run: folder of a finished training run, or ``student`` or ``lgdm``, which are inside the
+            package; None for the student.
         batch_size: pictures, or views of them, computed together.
         device: where to compute.
         max_pixels: larger files and images of Pillow are refused.

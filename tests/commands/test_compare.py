@@ -130,15 +130,15 @@ def test_a_picture_that_one_model_fails_on_is_left_out_and_said(options, tmp_pat
 
 
 def test_psis_and_runs_are_models_by_a_word(options, tmp_path, micro_run, embedded):
-    more = [f"models=[default,psi:nss,psi:own,{micro_run}]", f"good={tmp_path / 'any'}"]
+    more = [f"models=[lgdm,psi:nss,psi:own,{micro_run}]", f"good={tmp_path / 'any'}"]
     more += ["+psis.nss.scales=1", "+psis.own._target_=latentiqa.perceptual.nss.NSS"]
     more += ["ascent.iterations=0", "selection.count=null"]
     changed = [option for option in options if not option.startswith(("models", "ascent", "sele"))]
     found = results(succeed("compare", str(tmp_path / "photos" / "0.png"), *changed, *more))
-    names = ["default", "psi:nss", "psi:own", micro_run.name]
+    names = ["lgdm", "psi:nss", "psi:own", micro_run.name]
     assert list(found["models"]) == names
     row = found["matrix"]["input"]
-    assert row["default"] == pytest.approx(row[micro_run.name])  # one is in the place of the other
+    assert row["lgdm"] == pytest.approx(row[micro_run.name])  # one is in the place of the other
     assert found["models"]["psi:nss"] != found["models"]["psi:own"]
     assert found["n"]["shown"] == 1
 
@@ -193,21 +193,21 @@ def test_picks_become_a_ranking(tmp_path):
         (["serve", "output=gone"], "gone/page: no 2AFC page there"),
         (["photos"], "models is not set"),
         (["photos", "models=default"], "models=default: expected a list"),
-        (["photos", "models=[default]"], "models=['default']: expected two or more"),
-        (["photos", "models=[default,default]"], "two have the same name"),
-        (["photos", "models=[default,m:q]", "judges=[default]"], "two have the same name"),
-        (["photos", "models=[default,m:q]"], "m:q has no scale of its own: give reference=FOLDER"),
-        (["photos", "models=[default,psi:nss]"], "psi:nss needs good=FOLDER"),
-        (["photos", "models=[default,psi:x]", "good=photos"], "psi:x: expected one of arniqa,"),
-        (["photos", "models=[default,psi:sd]", "good=photos"], "prior.psi=BackboneFeatures"),
-        (["photos", "models=[default,psi:dists]", "good=photos"], "add '+psis.dists.weights=...'"),
-        (["photos", "models=[default,runs/gone]"], "runs/gone"),
-        (["photos", "models=[default,m:q]", "reference=r", "measures=[psnr,vmaf]"], "'vmaf']"),
-        (["photos", "models=[default,m:q]", "reference=r", "pristine=p"], "pristine=p: expected"),
-        (["photos", "models=[default,m:q]", "reference=r", "page.trials=0"], "page.trials=0"),
-        (["photos", "models=[default,m:q]", "reference=r", "selection.count=0"], "count=0"),
-        (["photos", "models=[default,m:q]", "reference=r", "way.kind=film"], "way.kind='film'"),
-        (["photos", "models=[default,m:q]", "reference=r", "output=photos/o"], "lies inside of"),
+        (["photos", "models=[lgdm]"], "models=['lgdm']: expected two or more"),
+        (["photos", "models=[lgdm,lgdm]"], "two have the same name"),
+        (["photos", "models=[lgdm,m:q]", "judges=[lgdm]"], "two have the same name"),
+        (["photos", "models=[lgdm,m:q]"], "m:q has no scale of its own: give reference=FOLDER"),
+        (["photos", "models=[lgdm,psi:nss]"], "psi:nss needs good=FOLDER"),
+        (["photos", "models=[lgdm,psi:x]", "good=photos"], "psi:x: expected one of arniqa,"),
+        (["photos", "models=[lgdm,psi:sd]", "good=photos"], "prior.psi=BackboneFeatures"),
+        (["photos", "models=[lgdm,psi:dists]", "good=photos"], "add '+psis.dists.weights=...'"),
+        (["photos", "models=[lgdm,runs/gone]"], "runs/gone"),
+        (["photos", "models=[lgdm,m:q]", "reference=r", "measures=[psnr,vmaf]"], "'vmaf']"),
+        (["photos", "models=[lgdm,m:q]", "reference=r", "pristine=p"], "pristine=p: expected"),
+        (["photos", "models=[lgdm,m:q]", "reference=r", "page.trials=0"], "page.trials=0"),
+        (["photos", "models=[lgdm,m:q]", "reference=r", "selection.count=0"], "count=0"),
+        (["photos", "models=[lgdm,m:q]", "reference=r", "way.kind=film"], "way.kind='film'"),
+        (["photos", "models=[lgdm,m:q]", "reference=r", "output=photos/o"], "lies inside of"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -188,7 +188,7 @@ def check_prior(config: Any, choice: str, _folder: Any) -> None:
     kinds = {"psi": "PsiPrior", "callable": "FunctionPrior", "liqe": "LIQEPrior"}
     prior = build(config.prior)
     assert type(prior).__name__ == kinds.get(choice, "RunPrior")
-    assert (prior.scale() is None) == (choice not in ("default", "liqe"))
+    assert (prior.scale() is None) == (choice not in ("lgdm", "liqe"))
 
 
 def check_fidelity(config: Any, choice: str, _folder: Any) -> None:

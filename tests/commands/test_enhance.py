@@ -249,7 +249,7 @@ def test_pictures_that_differ_in_their_suffix_alone_have_two_results(tmp_path):
         (["way.kind=film"], "way.kind='film': expected one of strip, gif, none"),
         (["way.every=0"], "way.every=0: expected an integer >= 1"),
         (["judges=default"], "judges=default: expected a list"),
-        (["judges=[default,default]"], "two of them have the same name"),
+        (["judges=[lgdm,lgdm]"], "two of them have the same name"),
         (["input_reference=nowhere"], "input_reference=nowhere: expected a folder"),
         (["ascent.iterations=-1"], "ascent.iterations=-1: expected an integer >= 0"),
         (["fidelity.nlpd.bands=some"], "bands='some': expected 'coarsest' or 'all'"),

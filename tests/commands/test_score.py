@@ -14,7 +14,7 @@ from miniature_datasets import WRITERS
 from miniatures import write_biq2021, write_csv, write_image
 
 from latentiqa.commands import VERBS, main
-from latentiqa.commands.trained import EMBEDDED
+from latentiqa.commands.trained import PACKAGED
 from latentiqa.runs import read_json
 
 ODD_NAMES = [
@@ -271,17 +271,18 @@ def test_without_a_run_the_scorer_inside_the_package_is_taken(embedded, scores_c
 
 def test_results_and_head_are_all_that_scoring_reads(embedded, scores_csv, tmp_path, monkeypatch):
     whole = succeed("score", str(scores_csv.parent / "p3.png"), "output=null")
-    monkeypatch.setattr("latentiqa.commands.trained.EMBEDDED", tmp_path / "scorer")
-    shutil.copytree(embedded / "head", tmp_path / "scorer" / "head")
-    shutil.copy(embedded / "results.json", tmp_path / "scorer")
+    folder = tmp_path / "scorers" / "student"
+    shutil.copytree(embedded / "head", folder / "head")
+    shutil.copy(embedded / "results.json", folder)
+    monkeypatch.setattr("latentiqa.commands.trained.PACKAGED", folder.parent)
     assert succeed("score", str(scores_csv.parent / "p3.png"), "output=null").out == whole.out
 
 
 def test_a_package_without_a_scorer_says_so(scores_csv, tmp_path, monkeypatch, nothing_loaded):
-    monkeypatch.setattr("latentiqa.commands.trained.EMBEDDED", tmp_path / "scorer")
+    monkeypatch.setattr("latentiqa.commands.trained.PACKAGED", tmp_path / "scorers")
     outcome = type_in("score", str(scores_csv.parent))
     assert outcome.status == 1
-    assert "run=null: this installation carries no scorer" in outcome.err
+    assert "model=student: expected none, which is what this installation carries" in outcome.err
     assert "latentiqa train experiment=demo" in outcome.err
     assert "Traceback" not in outcome.err
 
@@ -347,9 +348,9 @@ def test_evaluate_gives_what_score_gives(trained, evaluated, other_csv, tmp_path
 
 def test_evaluate_with_the_packages_own_scorer_writes_beside_the_runs(other_csv, tmp_path):
     done = succeed("evaluate", *on_csv(other_csv), *places(tmp_path))
-    assert done.results["run"] == read_json(EMBEDDED / "results.json")["signature"]
+    assert done.results["run"] == read_json(PACKAGED / "student" / "results.json")["signature"]
     assert done.folder.parent == tmp_path / "runs" / "embedded" / "evaluations"
-    assert not (EMBEDDED / "evaluations").exists()
+    assert not (PACKAGED / "student" / "evaluations").exists()
 
 
 def test_evaluate_is_skipped_the_second_time(trained, evaluated, other_csv, home, nothing_loaded):

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 import latentiqa
 from latentiqa.commands.search_path import config_folder, register_search_path
-from latentiqa.commands.trained import EMBEDDED
+from latentiqa.commands.trained import PACKAGED
 from latentiqa.data.images import read_image
 from latentiqa.runs import read_json
 
@@ -188,7 +188,7 @@ def test_the_config_of_the_packages_scorer_is_what_its_recipe_gives():
         composed = compose("train", ["experiment=tiny_scorer_quadratic"])
     recipe = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(recipe, dict)
-    results = read_json(EMBEDDED / "results.json")
+    results = read_json(PACKAGED / "lgdm" / "results.json")
     for key in ("method", "views", "data", "pooling", "timesteps", "layers", "features", "head"):
         assert results["config"][key] == recipe[key], key
     assert results["config"]["choices"]["views"] == "square"
@@ -197,5 +197,5 @@ def test_the_config_of_the_packages_scorer_is_what_its_recipe_gives():
 
 def test_the_packages_scorer_scores_as_it_did_when_it_was_shipped():
     image = torch.rand(2, 3, 300, 200, generator=torch.Generator().manual_seed(0))
-    scores = latentiqa.load_metric()(image)
+    scores = latentiqa.load_metric("lgdm")(image)
     assert scores.tolist() == pytest.approx([0.507324, 0.488812], abs=1e-4)

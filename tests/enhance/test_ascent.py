@@ -221,7 +221,7 @@ def test_a_psi_prior_is_the_mahalanobis_distance_to_good_pictures(tmp_path, pict
 
 
 def test_models_by_a_word():
-    assert named("default") == RunPrior()
+    assert named("lgdm") == RunPrior(run="lgdm")
     assert named("quality_models:contrast") == FunctionPrior(function="quality_models:contrast")
     assert named("runs/a-1") == RunPrior(run="runs/a-1")
     assert named("runs/a-1/results.json") == RunPrior(run="runs/a-1")
@@ -317,8 +317,8 @@ def test_after_another_enhancer_fidelity_holds_to_its_picture(micro):
         (lambda: Ascent(Adam(), stop_at=101.0), "stop_at=101.0: expected 0 < x <= 100"),
         (lambda: Ascent(Adam(), patience=0), "patience=0: expected an integer >= 1"),
         (lambda: Logistic(0.0, 0.0), r"spread=0.0: expected finite numbers"),
-        (lambda: RunPrior(centre=1.0), "expected both centre and spread, or neither"),
-        (lambda: RunPrior(weight=0.0), "prior.weight=0.0: expected a number > 0"),
+        (lambda: RunPrior(run="a", centre=1.0), "expected both centre and spread, or neither"),
+        (lambda: RunPrior(run="a", weight=0.0), "prior.weight=0.0: expected a number > 0"),
         (lambda: named("no_module:x").load(CPU), "prior.function=no_module:x: .*module:name"),
         (lambda: named("quality_models:NOT_CALLABLE").load(CPU), "expected a callable"),
         (lambda: PsiPrior(psi=BackboneFeatures(), good="x"), "expected a psi with statistics"),

@@ -7,13 +7,13 @@ Usage: latentiqa compare PICTURE_OR_FOLDER ... models=[NAME,...] [group=choice .
 Every model enhances every picture, as latentiqa enhance does; all models rate all results; people
 pick the better of two results on a page, and their picks become one ranking.
 
-  latentiqa compare photos/ 'models=[default,psi:nss,psi:efficientnet]' good=kodak/ reference=any/
-  latentiqa compare photos/ 'models=[default,runs/mine-...]' pristine=good/ 'measures=[psnr,lpips]'
+  latentiqa compare photos/ 'models=[lgdm,psi:nss,psi:efficientnet]' good=kodak/ reference=any/
+  latentiqa compare photos/ 'models=[student,runs/mine-...]' pristine=good/ 'measures=[psnr,lpips]'
   latentiqa compare serve                          then open the printed address and pick
   latentiqa compare rank picks/ more.csv           ranking of all raters, with intervals
 
-A model is default (the scorer inside the package), a run's folder, module:name (any callable of
-Python) or psi:NAME, how usual its features are among the pictures of good=FOLDER (a choice of
+A model is lgdm or student (scorers inside the package), a run's folder, module:name (any callable
+of Python) or psi:NAME, how usual its features are among the pictures of good=FOLDER (a choice of
 conf/perceptual/). All are mapped to 0 to 100: by their own scale, or one fitted on reference=.
 
 The first form writes to output= (compare/):
@@ -230,7 +230,7 @@ def plan_run(config: DictConfig) -> Plan:
 
     for key in ("models", "judges", "measures"):
         if not isinstance(config[key], ListConfig):
-            raise ConfigError(f"{key}={config[key]}: expected a list, for example [default].")
+            raise ConfigError(f"{key}={config[key]}: expected a list, for example [lgdm].")
     check_integer("way.every", config.way.every, 1)
     check_integer("data.max_pixels", config.data.max_pixels, 1)
     if config.way.kind not in enhance.WAYS:

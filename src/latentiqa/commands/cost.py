@@ -6,7 +6,7 @@ Scores one picture again and again, alone, and prints parameters, floating-point
 multiplication and addition), the median time and the largest memory of the process; reading the
 file is not part of it, resizing is. One run a call, as memory is the process's. cost.json in the
 run's folder says the same, and `latentiqa report` reads it: '+columns.GFLOP=cost.gflop'. run=null
-is the scorer inside the package; nothing is written then.
+is a scorer inside the package; nothing is written then.
 
   latentiqa cost photo.jpg run=runs/demo-0123456789ab
   latentiqa cost photo.jpg rounds=20

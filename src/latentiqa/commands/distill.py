@@ -15,7 +15,7 @@ are, and it goes on when it was interrupted.
 
   groups    student augment views dataset dataset@unlabelled trainer logger callbacks experiment
             sweep debug
-  often     teacher=default (the scorer inside the package), terms.mos=1.0, terms.score=1.0,
+  often     teacher=lgdm (a scorer inside the package), terms.mos=1.0, terms.score=1.0,
             terms.map=0.0, data.flips=false, training.epochs=30, training.lr=1e-4, force=true
 
 The config:    latentiqa distill --cfg job
@@ -56,9 +56,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEFAULT = "default"
-"""The teacher inside the package."""
-
 
 @dataclass(frozen=True)
 class Lessons:
@@ -93,8 +90,7 @@ def plan_lessons(config: DictConfig) -> Lessons:
     """
     terms, augment = build(config.terms), build(config.augment)
     given = config.teacher if isinstance(config.teacher, ListConfig) else [config.teacher]
-    named = [None if run == DEFAULT else run for run in given if run is not None]
-    teachers = tuple(find_run(run, config.paths.runs) for run in named)
+    teachers = tuple(find_run(run, config.paths.runs) for run in given if run is not None)
     # There is no such key unless a dataset is chosen for it.
     more = OmegaConf.select(config, "unlabelled")
     unlabelled = None if more is None else _without_scores(build(more))

@@ -5,13 +5,13 @@ Usage: latentiqa enhance PICTURE_OR_FOLDER ... [group=choice ...] [key=value ...
 The ascent is of lambda Q(x) - D(x, input): Q is the prior's score, mapped to 0 to 100, D the
 fidelity. Results go to output=FOLDER at the inputs' size, with EXIF data and colour profile.
 
-  latentiqa enhance photos/                                       the scorer inside the package
-  latentiqa enhance photos/ prior=run prior.run=runs/mine-... 'judges=[default]'
+  latentiqa enhance photos/                                       prior: LGDM's scorer
+  latentiqa enhance photos/ prior=run prior.run=runs/mine-... 'judges=[lgdm]'
   latentiqa enhance photos/ prior=callable prior.function=my_models:sharpness reference=good/
   latentiqa enhance photos/ space=pixels 'judges=[runs/psi-...]'  the control: pixels
   latentiqa enhance photos/ input_reference=upscaled/             after another enhancer
 
-space= edict, ddim, fixed_point, latents or pixels; prior= default, run, psi, liqe or
+space= edict, ddim, fixed_point, latents or pixels; prior= lgdm, run, psi, liqe or
 callable; fidelity= nlpd, mse, lpips, dists or mix; ascent= momentum or adam.
 
 Judges rate and do not guide: where the prior rises and every one of them falls, it is said. With
@@ -113,7 +113,7 @@ def plan_run(config: DictConfig) -> Plan:
     if config.way.kind not in WAYS:
         raise ConfigError(f"way.kind={config.way.kind!r}: expected one of {', '.join(WAYS)}.")
     if not isinstance(config.judges, ListConfig):
-        raise ConfigError(f"judges={config.judges}: expected a list, for example [default].")
+        raise ConfigError(f"judges={config.judges}: expected a list, for example [lgdm].")
     other = config.input_reference
     if other is not None and not Path(other).is_dir():
         raise ConfigError(f"input_reference={other}: expected a folder.")

@@ -62,8 +62,6 @@ def model_of(config: DictConfig, word: str) -> Model:
     prior = named(word)
     if not isinstance(prior, RunPrior):
         return Model(prior.title, prior, {"function": word})
-    if prior.run is None:  # with the scale that goes with it
-        prior = build(OmegaConf.load(config_folder("conf") / "prior" / "default.yaml"))
     return Model(prior.title, prior, {"run": find_run(prior.run, config.paths.runs).identity})
 
 

@@ -4,8 +4,8 @@ Usage: latentiqa score PICTURE_OR_FOLDER ... [run=FOLDER] [key=value ...]
 
 Folders are searched through. The table on the screen is sorted by score and also written to
 scores.csv. Files that cannot be read are listed with the reason, the rest is scored, and the exit
-status is then 1; when it is stopped, the scores so far are written. Without run=, the scorer
-inside the package is used; it is said what it is.
+status is then 1; when it is stopped, the scores so far are written. Without run=, a scorer inside
+the package is used, and it is said what it is: model=student, or lgdm, which is slower.
 
   latentiqa score photos/
   latentiqa score a.jpg b.png output=scores.json
@@ -37,7 +37,7 @@ from latentiqa.commands.explain import explain_picture, explanation_folders, rat
 from latentiqa.commands.launch import Done
 from latentiqa.commands.parts import device_of, listed, quieten
 from latentiqa.commands.progress import track
-from latentiqa.commands.trained import FinishedRun, find_run
+from latentiqa.commands.trained import FinishedRun, find_run, packaged
 from latentiqa.data.folders import find_pictures
 from latentiqa.data.manifest import Record
 from latentiqa.errors import ConfigError, DataError, check_integer
@@ -67,7 +67,13 @@ def run(config: DictConfig) -> Done:
         check_writable(output)
     inputs = list(config.input) if isinstance(config.input, ListConfig) else [config.input]
     paths = find_pictures(inputs)
-    finished = find_run(config.run, config.paths.runs)
+    if config.run is None and config.model not in (inside := packaged()):
+        raise ConfigError(
+            f"model={config.model}: expected {' or '.join(inside) or 'none'}, which is what this "
+            "installation carries; one of your own (`latentiqa train experiment=demo`) is "
+            "run=FOLDER."
+        )
+    finished = find_run(config.run or config.model, config.paths.runs)
 
     from latentiqa.data.images import inspect_images
 

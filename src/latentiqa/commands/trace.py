@@ -4,7 +4,7 @@ Usage: latentiqa trace PICTURE [group=choice ...] [key=value ...]
 
 Takes the groups of `latentiqa train`; nothing need be trained. At each timestep the estimate of
 the clean picture is compared with the picture itself, in pixels, latents and psi (the group
-perceptual), and rated by a finished run: run=FOLDER, or the scorer inside the package. Beside the
+perceptual), and rated by a finished run: run=FOLDER, or one inside the package. Beside the
 guided trajectory stands the same one without guidance, from the same noise.
 
   latentiqa trace photo.jpg timesteps=lgdm

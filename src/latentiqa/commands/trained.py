@@ -22,8 +22,11 @@ from latentiqa.hashing import digest, folder_digest
 from latentiqa.runs import read_json
 from latentiqa.training import RATERS
 
-EMBEDDED = Path(__file__).parents[1] / "scorer"
-"""The finished run that the package carries: its results.json and head/."""
+PACKAGED = Path(__file__).parents[1] / "scorers"
+"""Finished runs that the package carries, by name: results.json, head/ and what was trained."""
+
+DEFAULT = "student"
+"""Which of them scores where none is named."""
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,8 +52,8 @@ class FinishedRun:
 
     @property
     def is_embedded(self) -> bool:
-        """Whether it is the one that the package carries."""
-        return self.folder == EMBEDDED
+        """Whether it is one that the package carries."""
+        return self.folder.parent == PACKAGED
 
     @property
     def method(self) -> str:
@@ -111,30 +114,41 @@ class LoadedRun:
     seen_images: frozenset[str]
 
 
+def packaged() -> list[str]:
+    """Names of the scorers that the package carries."""
+    return sorted(path.parent.name for path in PACKAGED.glob("*/results.json"))
+
+
+def folder_of(run: str | Path | None) -> Path:
+    """The folder that a run is named by, whether or not it is there; see `find_run`."""
+    if run is None or (str(run) in packaged() and not Path(run).exists()):
+        return PACKAGED / str(run or DEFAULT)
+    return Path(run).parent if Path(run).name == "results.json" else Path(run)
+
+
 def find_run(run: str | Path | None, runs: str | Path) -> FinishedRun:
     """Find a finished training run; nothing heavy is loaded.
 
     Args:
-        run: its folder, or the path of its results.json; None for the embedded one.
+        run: its folder, or the path of its results.json; or the name of one that the package
+            carries, None for `DEFAULT`.
         runs: where runs are kept, to tell of those there are.
 
     Raises:
         ConfigError: there is no such run.
         DataError: its results.json is broken.
     """
-    if run is None:
-        folder = EMBEDDED
-    else:
-        folder = Path(run).parent if Path(run).name == "results.json" else Path(run)
+    folder, inside = folder_of(run), packaged()
     if not (folder / "results.json").is_file():
         known = sorted(str(p.parent) for p in Path(runs).glob("*/results.json"))
         there = f"finished runs: {', '.join(known)}" if known else "there is no finished run yet"
         missing = f"run={run}: no results.json there"
         if run is None:
             missing = f"run=null: this installation carries no scorer ({folder} is not there)"
+        more = f"; or take one inside the package, {' or '.join(inside)}" if inside else ""
         raise ConfigError(
             f"{missing}; {there}. Train one first, for example `latentiqa train experiment=demo`, "
-            "and give the folder it prints as run=..."
+            f"and give the folder it prints as run=...{more}."
         )
     return FinishedRun(folder, read_json(folder / "results.json"))
 

@@ -135,20 +135,21 @@ class RunPrior(Prior):
     It brings its scale along where its predictions.csv stands: of its own test part.
 
     Args:
-        run: its folder, or the path of its results.json; None is the scorer inside the package.
+        run: its folder, or the path of its results.json; or the name of a scorer inside the
+            package.
     """
 
-    run: str | None = None
+    run: str
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.run is not None and Path(self.run).name == "results.json":
+        if Path(self.run).name == "results.json":
             object.__setattr__(self, "run", str(Path(self.run).parent))
 
     @property
     def title(self) -> str:
-        """The folder's name, or ``default``."""
-        return "default" if self.run is None else Path(self.run).name
+        """The folder's name."""
+        return Path(self.run).name
 
     def load(self, device: torch.device, *, differentiable: bool = True) -> Quality:
         """See `Prior`; raises as `latentiqa.metric.load_metric`."""
@@ -164,9 +165,11 @@ class RunPrior(Prior):
 
     def scale(self) -> Logistic | None:
         """See `Prior`."""
-        if (given := super().scale()) is not None or self.run is None:
+        if (given := super().scale()) is not None:
             return given
-        table = Path(self.run) / "predictions.csv"
+        from latentiqa.commands.trained import folder_of
+
+        table = folder_of(self.run) / "predictions.csv"
         if not table.is_file():
             return None
         with table.open(newline="", encoding="utf-8") as file:
@@ -289,14 +292,15 @@ class PsiPrior(Prior):
 
 
 def named(text: str) -> Prior:
-    """The description of a model by a word: ``default``, ``module:name``, or a run's folder.
+    """The description of a model by a word.
+
+    Args:
+        text: ``module:name``, a run's folder, or the name of a scorer inside the package.
 
     Example:
-        >>> named("default").title, named("my_models:sharpness").title, named("runs/a-1").title
-        ('default', 'my_models:sharpness', 'a-1')
+        >>> named("lgdm").title, named("my_models:sharpness").title, named("runs/a-1").title
+        ('lgdm', 'my_models:sharpness', 'a-1')
     """
-    if text == "default":
-        return RunPrior()
     if ":" in text and not Path(text).exists():
         return FunctionPrior(function=text)
     return RunPrior(run=text)

@@ -28,6 +28,11 @@ def save_rater(rater: Rater, folder: Path, report: dict[str, Any]) -> None:
         report: how it was trained, as JSON values.
     """
     state = {k: v.detach().contiguous().cpu() for k, v in rater.trained_state().items()}
+    write_rater(state, folder, report)
+
+
+def write_rater(state: dict[str, Tensor], folder: Path, report: dict[str, Any]) -> None:
+    """As `save_rater`, of the state of one."""
     weights = folder / f"{folder.name}.safetensors"
     write_atomic(weights, save(state))
     # Ties both together and finds flipped bits, which safetensors does not.
