@@ -9,7 +9,8 @@ python experiments/tiny_backbone/ship.py backbone RUN [AUTOENCODER_RUN]
 python experiments/tiny_backbone/ship.py decoder RUN
     makes RUN's autoencoder the embedded backbone's narrow decoder for guidance
 python experiments/tiny_backbone/ship.py scorer lgdm|student RUN
-    makes RUN that scorer inside the package; filters of a student's convolutions in half precision
+    makes RUN that scorer inside the package; a student with filters in half precision and a model
+    card, for which experiments/student/card.md is filled in
 
 Paths of this machine are taken out of what is copied: of a path below the folder of runs its part
 from there on is kept, of any other its last part.
@@ -182,6 +183,20 @@ def ship_scorer(name: str, run: Path) -> None:
         report = read_report(student)
         assert report is not None
         write_rater(halved(load_state(student)[0]), folder / "student", report)
+        write_atomic(folder / "README.md", student_card(results, load_state(folder / "student")[1]))
+
+
+def student_card(results: dict[str, Any], weights: str) -> str:
+    """The model card of a student inside the package."""
+    fit = results["fit"]
+    teachers = " and ".join(teacher["method"] for teacher in fit["teachers"])
+    values = results | {
+        "weights": weights,
+        "taught": f"taught by {teachers}, too" if teachers else "no teacher",
+        "steps_an_epoch": fit["steps"] // fit["epochs"],
+        "training": results["config"]["training"],
+    }
+    return (STUDY.parent / "student" / "card.md").read_text().format(**values)
 
 
 def halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
