@@ -2,7 +2,7 @@ r"""latentiqa evaluate: a trained run on another dataset.
 
 Usage: latentiqa evaluate dataset=NAME [run=FOLDER] [key=value ...]
 
-Extracts what is missing with the run's own method and scores with its head; run=null is the scorer
+Extracts what is missing with the run's own method and scores with its head; run=null is the student
 inside the package. The last line printed is the path of results.json, in the run's folder under
 evaluations/; of the package's scorer in the folder embedded/ below paths.runs. Pictures that the
 head was fitted on are refused.
