@@ -199,3 +199,5 @@ def test_the_packages_scorer_scores_as_it_did_when_it_was_shipped():
     image = torch.rand(2, 3, 300, 200, generator=torch.Generator().manual_seed(0))
     scores = latentiqa.load_metric("lgdm")(image)
     assert scores.tolist() == pytest.approx([0.507324, 0.488812], abs=1e-4)
+    scores = latentiqa.load_metric("student")(image)
+    assert scores.tolist() == pytest.approx([0.434170, 0.420040], abs=1e-3)
