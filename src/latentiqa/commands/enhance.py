@@ -5,7 +5,7 @@ Usage: latentiqa enhance PICTURE_OR_FOLDER ... [group=choice ...] [key=value ...
 The ascent is of lambda Q(x) - D(x, input): Q is the prior's score, mapped to 0 to 100, D the
 fidelity. Results go to output=FOLDER at the inputs' size, with EXIF data and colour profile.
 
-  latentiqa enhance photos/                                       prior: LGDM's scorer
+  latentiqa enhance photos/                                       prior: the scorer lgdm
   latentiqa enhance photos/ prior=run prior.run=runs/mine-... 'judges=[lgdm]'
   latentiqa enhance photos/ prior=callable prior.function=my_models:sharpness reference=good/
   latentiqa enhance photos/ space=pixels 'judges=[runs/psi-...]'  the control: pixels
