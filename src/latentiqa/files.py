@@ -35,7 +35,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         _sync_folder(path.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno:  # the temporary name would mean nothing to anybody
+        if isinstance(error, OSError) and error.errno:
+            # The temporary name would mean nothing to anybody.
             error.filename = str(path)
         raise
 

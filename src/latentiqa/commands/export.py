@@ -7,7 +7,7 @@ are part of the graph. The file is kept only if its scores are the model's to 1e
 8-bit convolutions (ONNX alone) and tells what they cost on pictures= that did not calibrate them;
 this is also written beside the file. The last line printed is the path of the file.
 
-  latentiqa export output=student.onnx                    the student inside the package
+  latentiqa export output=student.onnx                    # the student inside the package
   latentiqa export run=runs/student-0123456789ab output=student.pt2
   latentiqa export run=runs/student-0123456789ab output=small.onnx int8=true pictures=photos/
 """
