@@ -6,7 +6,7 @@ python experiments/student/speed.py OUTPUT STUDENT_RUN [--teacher RUN] [--size 5
 Bare is EfficientNet-Lite0 up to its last convolution, at the size that the student sees. All ways
 score the same random pictures of the given size one by one, in every round one after the other, in
 turn from the first way and from the last; figures are medians over the rounds. A round before those
-that count warms up. Without a teacher: LGDM's scorer inside the package. Writes results.json and
+that count warms up. Without a teacher: the scorer lgdm inside the package. Writes results.json and
 table.md to OUTPUT.
 """
 

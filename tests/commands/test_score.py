@@ -503,28 +503,6 @@ def test_help_shows_what_to_type(arguments, monkeypatch, capsys):
         assert all(verb in outcome.out for verb in VERBS)
 
 
-@pytest.mark.parametrize("verb", sorted(VERBS))
-def test_examples_of_the_help_compose(verb, monkeypatch, capsys):
-    """Their overrides are keys that exist."""
-    import shlex
-
-    from hydra import compose, initialize_config_dir
-
-    from latentiqa.commands.search_path import config_folder, register_search_path
-
-    text = type_as_shell(monkeypatch, capsys, verb, "--help").out.replace("\\\n", " ")
-    told = [part for part in text.split("\n\n") if not part.startswith("Usage:")]
-    examples = [line for part in told for line in part.splitlines() if f"latentiqa {verb} " in line]
-    register_search_path()
-    for example in examples:
-        words = shlex.split(example.split("latentiqa ", 1)[1])[1:]
-        overrides = [word for word in words if "=" in word and "," not in word]
-        if verb == "evaluate" and not any(word.startswith("dataset=") for word in words):
-            continue
-        with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
-            compose(verb, overrides)
-
-
 @pytest.mark.parametrize("typed", ["trian", "--verbose", "experiment=demo"])
 def test_an_unknown_verb(typed, monkeypatch, capsys):
     outcome = type_as_shell(monkeypatch, capsys, typed)

@@ -46,7 +46,7 @@ def written() -> Iterator[tuple[str, list[str]]]:
                 yield page.relative_to(ROOT).as_posix(), words
     for verb in VERBS:
         text = (import_module(f"latentiqa.commands.{verb}").__doc__ or "").replace("\\\n", " ")
-        for match in re.findall(r"^(?:  |.*:  )(latentiqa \w+ .*)$", text, flags=re.MULTILINE):
+        for match in re.findall(r"^(?:  |.*:  +)(latentiqa \w+ .*)$", text, flags=re.MULTILINE):
             for words in commands_in(match):
                 yield f"latentiqa {verb} --help", words
 
