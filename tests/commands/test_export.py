@@ -86,8 +86,11 @@ def test_int8_tells_what_it_costs(student, exported, scores_csv, tmp_path, monke
         f"pictures={scores_csv.parent}",
     )
     assert path.stat().st_size < 0.5 * exported.stat().st_size
-    kinds = [node.op_type for node in onnx.load(path).graph.node]
-    assert "QuantizeLinear" in kinds
+    nodes = onnx.load(path).graph.node
+    made_by = {name: node.op_type for node in nodes for name in node.output}
+    assert "QuantizeLinear" in made_by.values()
+    clipped = [made_by.get(node.input[0]) for node in nodes if node.op_type == "Clip"]
+    assert "Conv" not in clipped  # goes with the convolution: its range is what is rounded
     told = json.loads(path.with_suffix(".json").read_text())
     measured = [read_image(p)[None] for p in sorted(scores_csv.parent.glob("*.png"))[1::2]]
     scores = [torch.cat([deploy.scorer_of(p)(one) for one in measured]) for p in (exported, path)]

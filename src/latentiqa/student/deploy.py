@@ -108,7 +108,10 @@ def export_onnx(deployed: Deployed, path: Path) -> None:
 
 
 def quantise(source: Path, path: Path, pictures: Iterable[Tensor]) -> None:
-    """Write an ONNX file with convolutions of 8-bit integers.
+    """Write an ONNX file whose convolutions and shortcuts compute on 8-bit integers.
+
+    Maps are unsigned and filters signed, which processors have instructions for. A clip goes with
+    its convolution: what is rounded are maps in [0, 6], not the wider range before it.
 
     Args:
         source: what `export_onnx` wrote.
@@ -119,7 +122,12 @@ def quantise(source: Path, path: Path, pictures: Iterable[Tensor]) -> None:
         ConfigError: ONNX is not installed.
     """
     _need_onnx()
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
@@ -135,7 +143,8 @@ def quantise(source: Path, path: Path, pictures: Iterable[Tensor]) -> None:
             path,
             Reader(),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
+            op_types_to_quantize=["Conv", "Clip", "Add"],
+            activation_type=QuantType.QUInt8,
             per_channel=True,
         )
 
