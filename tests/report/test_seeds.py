@@ -10,7 +10,7 @@ from finished_runs import change, write_run
 from scipy import stats
 
 from latentiqa.errors import DataError
-from latentiqa.metrics.comparison import bootstrap_correlation
+from latentiqa.metrics.comparison import bootstrap_correlation, bootstrap_difference
 from latentiqa.report.finished import load_results
 from latentiqa.report.seeds import over_seeds
 
@@ -74,3 +74,33 @@ def test_one_seed_twice_is_refused(tmp_path):
     change(second, config=load_results([first])[0].result["config"])
     with pytest.raises(DataError, match="one seed comes twice"):
         over_seeds(load_results([first, second]))
+
+
+def test_a_recipe_is_compared_with_another_seed_by_seed(tmp_path):
+    own, base = runs_of_seeds(tmp_path, "pmg", 3), runs_of_seeds(tmp_path, "none", 2)
+    elsewhere = write_run(tmp_path / "elsewhere", "pmg", pictures=30)
+    found = load_results([*own, *base, elsewhere])
+    pmg, none, other = over_seeds(found, against="none")
+    target, scores = found[0].predictions.target, [run.predictions.pred for run in found]
+    each = [
+        stats.spearmanr(scores[i], target).statistic - stats.spearmanr(scores[j], target).statistic
+        for i, j in ((0, 3), (1, 4))
+    ]
+    assert pmg["seeds"]["differences"] == pytest.approx(each)
+    assert pmg["seeds"]["difference"]["mean"] == pytest.approx(np.mean(each))
+    interval = pmg["seeds"]["difference"]["low"], pmg["seeds"]["difference"]["high"]
+    assert interval == bootstrap_difference(target, scores[:2], scores[3:5])
+    for alone in (none, other):  # the base itself; other pictures
+        assert alone["seeds"]["difference"] is alone["seeds"]["differences"] is None
+
+
+def test_what_to_compare_with_has_to_be_there_once(tmp_path):
+    runs = runs_of_seeds(tmp_path, "pmg", 2)
+    with pytest.raises(DataError, match="against=none: no result is of this name; there are pmg"):
+        over_seeds(load_results(runs), against="none")
+    twins = [write_run(tmp_path / str(size), "none") for size in (1, 2)]
+    for size, run in enumerate(twins):
+        config = load_results([run])[0].result["config"]
+        change(run, config={**config, "views": {"size": size}}, signature=f"{size}" * 12)
+    with pytest.raises(DataError, match="two recipes of the name to compare with"):
+        over_seeds(load_results([*runs, *twins]), against="none")

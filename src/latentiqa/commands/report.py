@@ -18,6 +18,7 @@ Folders are searched through. Prints Markdown; output=FILE.md, .csv or .tex writ
   view=seeds      joins runs that differ in the noise's seed alone: mean of SRCC and PLCC with the
                   95 % interval over pictures; how far the noise moves a score, as a share of the
                   spread of scores over pictures; SRCC of two seeds' scores
+      against     name of a recipe: by how much SRCC is above its, with the interval
   view=matrix     a row a method, a column a dataset that it was tested or evaluated on; means over
                   all synthetic, authentic and generated ones, weighted by pictures
       kinds       of datasets whose results do not say theirs: '+kinds.mine=authentic'
@@ -57,6 +58,15 @@ POSITIONAL = "runs"
 SEED_COLUMNS = {"Seeds": "seeds.n", "Noise": "seeds.spread", "SRCC of seeds": "seeds.srcc"}
 """Of view=seeds, after those of the config."""
 
+ABOUT_SEEDS = (
+    "seeds: the head is fitted anew with each; intervals are over pictures. Noise: standard "
+    "deviation of a picture's score over seeds, as a share of that over pictures"
+)
+ABOUT_AGAINST = (
+    "against {}: difference of SRCC on the same pictures, mean over the seeds that both have; its "
+    "interval is over pictures, conditional on these draws of the noise"
+)
+
 FORMATS = {".md": to_markdown, ".csv": to_csv, ".tex": to_latex}
 
 
@@ -80,7 +90,9 @@ def run(config: DictConfig) -> Done:
 
 
 def _rows(results: Sequence[Any], config: DictConfig, **more: str) -> Table:
-    columns = {str(title): str(key) for title, key in config.columns.items() if key is not None}
+    columns = {
+        str(title): str(key) for title, key in (config.columns or {}).items() if key is not None
+    }
     return table(results, columns | more, sort_by=config.sort_by, descending=config.descending)
 
 
@@ -93,12 +105,14 @@ def _splits(finished: Sequence[Finished], config: DictConfig) -> Table:
 
 
 def _seeds(finished: Sequence[Finished], config: DictConfig) -> Table:
-    rows = _rows(over_seeds(finished), config, **SEED_COLUMNS)
-    about = (
-        "seeds: the head is fitted anew with each; intervals are over pictures. Noise: standard "
-        "deviation of a picture's score over seeds, as a share of that over pictures"
-    )
-    return replace(rows, notes=[about, *rows.notes])
+    against = config.against
+    columns, notes = SEED_COLUMNS, [ABOUT_SEEDS]
+    if against is not None:
+        columns = columns | {f"Against {against}": "seeds.difference"}
+        columns |= {"Seed by seed": "seeds.differences"}
+        notes = [*notes, ABOUT_AGAINST.format(against)]
+    rows = _rows(over_seeds(finished, against), config, **columns)
+    return replace(rows, notes=[*notes, *rows.notes])
 
 
 def _layers(finished: Sequence[Finished], config: DictConfig) -> Table:

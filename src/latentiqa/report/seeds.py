@@ -13,7 +13,7 @@ import numpy as np
 
 from latentiqa.errors import DataError
 from latentiqa.metrics import srcc
-from latentiqa.metrics.comparison import bootstrap_correlation
+from latentiqa.metrics.comparison import bootstrap_correlation, bootstrap_difference
 from latentiqa.report.finished import Finished
 from latentiqa.report.methods import evaluated_on, part_of, split_of, with_figures
 from latentiqa.runs import signature
@@ -22,11 +22,12 @@ INTERVALS = {"srcc": True, "plcc": False}
 """Figures that get an interval, and whether they are of ranks."""
 
 
-def over_seeds(finished: Iterable[Finished]) -> list[dict[str, Any]]:
+def over_seeds(finished: Iterable[Finished], against: str | None = None) -> list[dict[str, Any]]:
     """Join results that differ in nothing but the seed of the noise.
 
     Args:
         finished: runs and evaluations, with their predictions.csv.
+        against: name of a recipe among them that all others are compared with.
 
     Returns:
         One result a recipe, dataset and split, in the order in which they come first: that of its
@@ -36,15 +37,28 @@ def over_seeds(finished: Iterable[Finished]) -> list[dict[str, Any]]:
         ``spread``, what the noise moves a score by: the root mean square over pictures of a
         score's standard deviation over seeds, as a share of the standard deviation over pictures
         of their mean scores; and ``srcc``, the mean SRCC of the scores of two seeds. Of one seed
-        what compares seeds is None.
+        what compares seeds is None. With ``against`` also ``difference`` of the SRCC from that
+        recipe's on the same pictures, over the seeds that both have (``mean``, and ``low`` and
+        ``high`` over pictures), and ``differences`` of each; None where there are none.
 
     Raises:
-        DataError: a predictions.csv is missing or broken, or one seed comes twice in a recipe.
+        DataError: a predictions.csv is missing or broken, one seed comes twice in a recipe, or the
+            recipe to compare with is not there, or twice.
     """
     groups: dict[str, list[Finished]] = defaultdict(list)
     for run in with_figures(finished):
         groups[_recipe(run.result)].append(run)
-    return [_join(group) for group in groups.values()]
+    joined = [_join(group) for group in groups.values()]
+    if against is not None:
+        bases = [group for group in groups.values() if group[0].result["name"] == against]
+        if not bases:
+            names = dict.fromkeys(str(result["name"]) for result in joined)
+            raise DataError(
+                f"against={against}: no result is of this name; there are {', '.join(names)}"
+            )
+        for group, result in zip(groups.values(), joined, strict=True):
+            result["seeds"] |= _difference(group, bases)
+    return joined
 
 
 def _recipe(result: Mapping[str, Any]) -> str:
@@ -98,6 +112,33 @@ def _join(group: list[Finished]) -> dict[str, Any]:
             "srcc": _mean([srcc(a, b) for a, b in combinations(scores, 2)]),
         }
     return joined
+
+
+def _difference(group: list[Finished], bases: Sequence[list[Finished]]) -> dict[str, Any]:
+    """By how much the SRCC of a recipe is above that of the base on the same pictures."""
+    same = [
+        base
+        for base in bases
+        if base is not group
+        and evaluated_on(base[0].result) == evaluated_on(group[0].result)
+        and base[0].predictions.names == group[0].predictions.names
+    ]
+    if len(same) > 1:
+        told = " and ".join(str(base[0].file) for base in same)
+        raise DataError(f"{told}: two recipes of the name to compare with; leave one out")
+    own, other = (_by_seed(found) for found in (group, same[0] if same else []))
+    if not (common := [seed for seed in own if seed in other]):
+        return {"difference": None, "differences": None}
+    target = group[0].predictions.target
+    first, second = ([found[seed] for seed in common] for found in (own, other))
+    each = [srcc(a, target) - srcc(b, target) for a, b in zip(first, second, strict=True)]
+    low, high = bootstrap_difference(target, first, second)
+    return {"difference": {"mean": _mean(each), "low": low, "high": high}, "differences": each}
+
+
+def _by_seed(group: Iterable[Finished]) -> dict[Any, Any]:
+    """Scores by the seed of the noise."""
+    return {(run.result.get("config") or {}).get("seed"): run.predictions.pred for run in group}
 
 
 def _mean(values: Sequence[Any]) -> Any:

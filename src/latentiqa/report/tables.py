@@ -65,18 +65,22 @@ def lookup(result: Mapping[str, Any], key: str) -> Any:
 def cell(key: str, value: Any) -> str:
     """A value as text: correlations with 3 decimals, seconds with 1 below 100 and 0 above.
 
-    Parameters are in millions. A summary over splits or seeds is its median or mean and, in
-    brackets, the interval.
+    Parameters are in millions, differences have a sign. A summary over splits or seeds is its
+    median or mean and, in brackets, the interval.
 
     Example:
         >>> cell("metrics.test.srcc", 0.90449), cell("seconds", 12.34), cell("seconds", 1234.5)
         ('0.904', '12.3', '1234')
         >>> cell("config.seed", None), cell("cost.parameters", 13_104_563)
         ('–', '13.1 M')
+        >>> cell("seeds.differences", [0.012, -0.0034])
+        '+0.012, -0.003'
     """
     if value is None:
         return ABSENT
     if not _is_number(value):
+        if isinstance(value, list):
+            return ", ".join(cell(key, one) for one in value)
         if isinstance(value, dict) and "low" in value:
             middle = "median" if "median" in value else "mean"
             middle, low, high = (cell(key, value[name]) for name in (middle, "low", "high"))
@@ -85,6 +89,8 @@ def cell(key: str, value: Any) -> str:
     match key.rpartition(".")[2]:
         case name if name in CORRELATIONS:
             return f"{value:.3f}"
+        case "difference" | "differences":
+            return f"{value:+.3f}"
         case "seconds":
             return f"{value:.1f}" if value < 100 else f"{value:.0f}"
         case "parameters":
