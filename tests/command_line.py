@@ -11,7 +11,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 TO_THE_END = "from latentiqa.commands import main; main()"
 
@@ -53,6 +56,17 @@ def type_in(verb: str, *overrides: str) -> Outcome:
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
     return Outcome(status, out.getvalue(), err.getvalue())
+
+
+def composed(verb: str, *overrides: str, hydra_too: bool = False) -> DictConfig:
+    """The config that a command would run with."""
+    from hydra import compose, initialize_config_dir
+
+    from latentiqa.commands.search_path import config_folder, register_search_path
+
+    register_search_path()
+    with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
+        return compose(verb, list(overrides), return_hydra_config=hydra_too)
 
 
 def succeed(verb: str, *overrides: str) -> Outcome:

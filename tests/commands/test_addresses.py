@@ -6,12 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from command_line import composed
 from omegaconf import DictConfig
 
 from latentiqa.commands.launch import build
 from latentiqa.commands.parts import plain
-from latentiqa.commands.search_path import config_folder, register_search_path
 from latentiqa.hyperfeatures.extraction import open_store
 from latentiqa.methods.lgdm import LGDM
 from latentiqa.runs import signature
@@ -29,31 +28,29 @@ HEADS = {"mlp": "f20356e6a4e0", "linear": "3670fbccb51e"}
 STORES = {"lgdm_tiny": "51d27965b991", "lgdm_tiny_256_pmg": "06f226d005a6"}
 
 
-def composed(experiment: str, *more: str) -> DictConfig:
-    register_search_path()
-    with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
-        # A dataset is known by its content, and a path must be there.
-        dataset = ["dataset=csv", "dataset.path=scores.csv"]
-        return compose("train", [f"experiment={experiment}", *dataset, "+choices={}", *more])
+def recipe(experiment: str, *more: str) -> DictConfig:
+    # A dataset is known by its content, and a path must be there.
+    dataset = ["dataset=csv", "dataset.path=scores.csv"]
+    return composed("train", f"experiment={experiment}", *dataset, "+choices={}", *more)
 
 
 @pytest.mark.parametrize("experiment", SIGNATURES)
 def test_signatures_of_runs(experiment):
-    values = plain(composed(experiment))
+    values = plain(recipe(experiment))
     assert signature(values, dataset="d", split="s") == SIGNATURES[experiment]
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_signatures_of_runs_with_heads_that_are_trained(head):
-    values = plain(composed("demo", f"head={head}"))
+    values = plain(recipe("demo", f"head={head}"))
     assert signature(values, dataset="d", split="s") == HEADS[head]
-    values = plain(composed("demo", f"head={head}", "+head.losses.fidelity=0.5"))
+    values = plain(recipe("demo", f"head={head}", "+head.losses.fidelity=0.5"))
     assert signature(values, dataset="d", split="s") != HEADS[head]
 
 
 @pytest.mark.parametrize("experiment", STORES)
 def test_addresses_of_features(experiment, tmp_path):
-    config = composed(experiment)
+    config = recipe(experiment)
     backbone = SimpleNamespace(expand=list, identity="weights", dtype=torch.float32)
     parts = (build(config[key]) for key in ("timesteps", "layers", "guidance"))
     lgdm = LGDM(backbone, *parts, prompt=config.prompt, seed=config.seed)

@@ -9,19 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import type_in
-from hydra import compose, initialize_config_dir
+from command_line import composed, type_in
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 from hydra.errors import MissingConfigException
 from miniature_datasets import WRITERS, write_huggingface
 from miniatures import recipe, recipes, write_autoencoder, write_clip, write_csv, write_image
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from latentiqa.commands import VERBS
 from latentiqa.commands.launch import build
 from latentiqa.commands.parts import trainer_factory
-from latentiqa.commands.search_path import config_folder, register_search_path
+from latentiqa.commands.search_path import config_folder
 from latentiqa.enhance.ascent import Adam, Ascent, ClippedMomentum
 from latentiqa.enhance.edict import EDICT
 from latentiqa.enhance.inversion import DDIM
@@ -43,12 +42,6 @@ OTHER_VERBS = {
 }
 """Of the groups that `train` does not have."""
 SWEEPS = sorted(path.stem for path in config_folder("sweeps").glob("sweep/*.yaml"))
-
-
-def composed(verb: str, *overrides: str, hydra_too: bool = False) -> DictConfig:
-    register_search_path()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(verb, list(overrides), return_hydra_config=hydra_too)
 
 
 @pytest.fixture

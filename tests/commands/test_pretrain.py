@@ -6,15 +6,13 @@ import json
 
 import pytest
 import torch
-from command_line import succeed, type_in
+from command_line import composed, succeed, type_in
 from diffusers import StableDiffusionPipeline
-from hydra import compose, initialize_config_dir
 from miniatures import recipes, write_autoencoder, write_biq2021, write_csv
 from PIL import Image
 from safetensors.torch import load_file
 
 from latentiqa.commands.parts import plain, without_usual_limit
-from latentiqa.commands.search_path import config_folder, register_search_path
 from latentiqa.data.images import read_image
 from latentiqa.pretraining.sampling import sample
 from latentiqa.runs import signature
@@ -167,9 +165,7 @@ def test_crops_are_read_under_the_limit_on_pixels_of_the_run(tmp_path, photos, m
 
 
 def test_runs_from_before_that_limit_could_be_set_keep_their_names():
-    register_search_path()
-    with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
-        pretrain, assess = (compose(v, ["dataset=demo"]) for v in ("pretrain", "assess"))
+    pretrain, assess = (composed(verb, "dataset=demo") for verb in ("pretrain", "assess"))
     names = [signature(without_usual_limit(plain(config))) for config in (pretrain, assess)]
     assert names == ["e45a534c66a4", "3f018d10a884"]
 

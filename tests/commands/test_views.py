@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import Outcome, on_csv, places, succeed, type_in
-from hydra import compose, initialize_config_dir
+from command_line import Outcome, composed, on_csv, places, succeed, type_in
 from miniatures import write_csv, write_image
 from omegaconf import OmegaConf
 
 import latentiqa
-from latentiqa.commands.search_path import config_folder, register_search_path
 from latentiqa.commands.trained import PACKAGED
 from latentiqa.data.images import read_image
 from latentiqa.runs import read_json
@@ -183,10 +181,8 @@ def test_a_run_without_views_is_told(trained, scores_csv, tmp_path):
 
 
 def test_the_config_of_the_packages_scorer_is_what_its_recipe_gives():
-    register_search_path()
-    with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
-        composed = compose("train", ["experiment=tiny_scorer_quadratic"])
-    recipe = OmegaConf.to_container(composed, resolve=True)
+    config = composed("train", "experiment=tiny_scorer_quadratic")
+    recipe = OmegaConf.to_container(config, resolve=True)
     assert isinstance(recipe, dict)
     results = read_json(PACKAGED / "lgdm" / "results.json")
     for key in ("method", "views", "data", "pooling", "timesteps", "layers", "features", "head"):

@@ -9,13 +9,12 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from command_line import composed
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from latentiqa.commands import VERBS
 from latentiqa.commands.mistakes import refuse_null_groups
 from latentiqa.commands.positional import gather_paths
-from latentiqa.commands.search_path import config_folder, register_search_path
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("experiments/**/*.md")])
@@ -91,10 +90,7 @@ def test_it_composes(command):
     verb, *words = OURS[command]
     if "--help" in (verb, *words):
         return
-    overrides = overrides_of(verb, words)
-    register_search_path()
-    with initialize_config_dir(str(config_folder("conf")), version_base="1.3"):
-        compose(verb, overrides, return_hydra_config=True)
+    composed(verb, *overrides_of(verb, words), hydra_too=True)
 
 
 @pytest.mark.parametrize(("where", "words"), SCRIPTS, ids=lambda value: str(value)[:60])
