@@ -127,7 +127,7 @@ def _difference(group: list[Finished], bases: Sequence[list[Finished]]) -> dict[
         told = " and ".join(str(base[0].file) for base in same)
         raise DataError(f"{told}: two recipes of the name to compare with; leave one out")
     own, other = (_by_seed(found) for found in (group, same[0] if same else []))
-    if not (common := [seed for seed in own if seed in other]):
+    if not (common := sorted(own.keys() & other.keys())):
         return {"difference": None, "differences": None}
     target = group[0].predictions.target
     first, second = ([found[seed] for seed in common] for found in (own, other))
