@@ -94,6 +94,23 @@ def test_a_recipe_is_compared_with_another_seed_by_seed(tmp_path):
         assert alone["seeds"]["difference"] is alone["seeds"]["differences"] is None
 
 
+def test_what_has_no_seed_is_compared_with_each(tmp_path):
+    latents, base = write_run(tmp_path / "latents", "latents"), runs_of_seeds(tmp_path, "none", 2)
+    config = load_results([latents])[0].result["config"]
+    change(latents, config={key: value for key, value in config.items() if key != "seed"})
+    found = load_results([latents, *base])
+    joined, _ = over_seeds(found, against="none")
+    own, *others = [run.predictions.pred for run in found]
+    target = found[0].predictions.target
+    each = [
+        stats.spearmanr(own, target).statistic - stats.spearmanr(other, target).statistic
+        for other in others
+    ]
+    assert joined["seeds"]["differences"] == pytest.approx(each)
+    interval = joined["seeds"]["difference"]["low"], joined["seeds"]["difference"]["high"]
+    assert interval == pytest.approx(bootstrap_difference(target, [own, own], others))
+
+
 def test_what_to_compare_with_has_to_be_there_once(tmp_path):
     runs = runs_of_seeds(tmp_path, "pmg", 2)
     with pytest.raises(DataError, match="against=none: no result is of this name; there are pmg"):

@@ -127,12 +127,17 @@ def _difference(group: list[Finished], bases: Sequence[list[Finished]]) -> dict[
         told = " and ".join(str(base[0].file) for base in same)
         raise DataError(f"{told}: two recipes of the name to compare with; leave one out")
     own, other = (_by_seed(found) for found in (group, same[0] if same else []))
-    if not (common := sorted(own.keys() & other.keys())):
+    pairs = []
+    for seed in sorted((own.keys() | other.keys()) - {None}) or [None]:
+        # What has no seed is the same with all of them.
+        pair = [found.get(seed, found.get(None)) for found in (own, other)]
+        if all(scores is not None for scores in pair):
+            pairs.append(pair)
+    if not pairs:
         return {"difference": None, "differences": None}
     target = group[0].predictions.target
-    first, second = ([found[seed] for seed in common] for found in (own, other))
-    each = [srcc(a, target) - srcc(b, target) for a, b in zip(first, second, strict=True)]
-    low, high = bootstrap_difference(target, first, second)
+    each = [srcc(a, target) - srcc(b, target) for a, b in pairs]
+    low, high = bootstrap_difference(target, *zip(*pairs, strict=True))
     return {"difference": {"mean": _mean(each), "low": low, "high": high}, "differences": each}
 
 
