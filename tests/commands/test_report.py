@@ -102,6 +102,20 @@ def test_seeds(runs, tmp_path):
     assert "# seeds: the head is fitted anew" in output.read_text()
 
 
+def test_differences_from_a_recipe(tmp_path):
+    for name, noise in {"plain": 0.5, "guided": 0.1}.items():
+        write_run(tmp_path / name, name, noise=noise)
+    keys = ("view=seeds", "against=plain", "columns=null", "+columns.Run=name")
+    guided, plain = table_of(str(tmp_path), *keys, output=tmp_path / "s.csv")
+    mean, low, high = (float(x.strip("[],")) for x in guided["Against plain"].split())
+    assert 0 < low < mean < high
+    assert guided["Seed by seed"] == f"{mean:+.3f}"
+    assert plain == {"Run": "plain", "Seeds": "1"} | dict.fromkeys([*plain][2:], "–")
+    assert (
+        "no result is of this name; there are" in fails(str(tmp_path), *keys[:1], "against=x").err
+    )
+
+
 def test_layers(trained, tmp_path, nothing_loaded):
     """From the store, and nothing that the test part has anything to do with."""
     output, figure = tmp_path / "layers.csv", tmp_path / "layers.png"
