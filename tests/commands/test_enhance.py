@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 from command_line import Outcome, succeed, type_in
 from miniatures import write_clip, write_image
 from PIL import ExifTags, Image, ImageCms
+
+from latentiqa.enhance.prior import Logistic
 
 BRIGHT = ["prior=callable", "prior.function=quality_models:brightness"]
 SCALED = ["prior.centre=0.5", "prior.spread=0.1"]
@@ -184,6 +187,26 @@ def test_the_scale_is_fitted_on_reference_pictures(bright, tmp_path):
     outcome = type_in("enhance", str(tmp_path / "a.png"), *options)
     assert outcome.status == 1
     assert "has no scale: give reference=FOLDER" in " ".join(outcome.err.split())
+
+
+def test_a_fitted_scale_is_known_by_its_pictures(bright, tmp_path, monkeypatch):
+    for i in range(3):
+        Image.new("RGB", (32, 32), (50 * i,) * 3).save(write_image(tmp_path / f"good/{i}.png"))
+    write_image(tmp_path / "a.png", 0, (64, 64))
+    options = [option for option in bright if option not in SCALED]
+    typed = ["enhance", str(tmp_path / "a.png"), *options, f"reference={tmp_path / 'good'}"]
+    (first,) = results(succeed(*typed))["pictures"]
+    fitted = Logistic.fit
+
+    def with_other_threads(scores, source):
+        found = fitted(scores, source)
+        return replace(found, centre=math.nextafter(found.centre, 1))
+
+    monkeypatch.setattr(Logistic, "fit", with_other_threads)
+    assert results(succeed(*typed))["pictures"] == [first]
+    Image.new("RGB", (32, 32), (220,) * 3).save(tmp_path / "good" / "0.png")
+    (other,) = results(succeed(*typed))["pictures"]
+    assert other["signature"] != first["signature"]
 
 
 def test_a_finished_run_is_a_prior(bright, tmp_path, micro_run):

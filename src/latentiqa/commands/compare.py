@@ -267,6 +267,7 @@ def plan_run(config: DictConfig) -> Plan:
         device_of(config),
         output,
         enhance.named_results(_listed(config.input), output),
+        enhance.reference_pictures(config),
     )
     distances = {m: distance_of(config, m) for m in config.measures if m not in MEASURES}
     measures = {m: MEASURES.get(m) or distances[m] for m in config.measures}

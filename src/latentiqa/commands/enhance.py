@@ -92,11 +92,13 @@ class Plan:
     device: torch.device
     folder: Path
     pictures: dict[Path, Path]
+    reference: list[Path]
 
     @cached_property
     def identities(self) -> list[str | None]:
-        """Of prior and judges, whose files may change below the same name."""
-        return [model.identity() for model in (self.prior, *self.judges.values())]
+        """Of prior, judges and the scale's pictures, whose files may change below one name."""
+        models = [model.identity() for model in (self.prior, *self.judges.values())]
+        return models + [file_digest(path) for path in self.reference]
 
 
 def plan_run(config: DictConfig) -> Plan:
@@ -136,7 +138,13 @@ def plan_run(config: DictConfig) -> Plan:
         device_of(config),
         Path(config.output),
         named_results(given, Path(config.output)),
+        reference_pictures(config),
     )
+
+
+def reference_pictures(config: DictConfig) -> list[Path]:
+    """Pictures that scales are fitted on; none without ``reference``."""
+    return [] if config.reference is None else find_pictures([config.reference])
 
 
 def find_callables() -> None:
@@ -243,10 +251,9 @@ def scale_of(config: DictConfig, plan: Plan, quality: Quality) -> Logistic:
     """
     from latentiqa.enhance.prior import fit_scale
 
-    if config.reference is not None:
-        paths = find_pictures([config.reference])
-        most, source = config.data.max_pixels, f"{len(paths)} pictures of {config.reference}"
-        return fit_scale(quality, paths, plan.device, most, source)
+    if plan.reference:
+        source = f"{len(plan.reference)} pictures of {config.reference}"
+        return fit_scale(quality, plan.reference, plan.device, config.data.max_pixels, source)
     if (scale := plan.prior.scale()) is None:
         raise ConfigError(
             f"prior {plan.prior.title} has no scale: give reference=FOLDER of pictures to fit it "
@@ -325,8 +332,8 @@ def sign_of(
 ) -> str:
     """Hash of all that determines a picture's result."""
     values = {key: value for key, value in plain(config).items() if key not in UNSIGNED}
-    scale = enhancer.scale
-    values["scale"] = [scale.centre, scale.spread]
+    if not plan.reference:  # a fitted one differs in its last bits with the number of threads
+        values["scale"] = [enhancer.scale.centre, enhancer.scale.spread]
     values["models"] = plan.identities
     return signature(
         values,
