@@ -30,11 +30,11 @@ def tiny():
 @pytest.fixture(scope="session")
 def micro_folder(tmp_path_factory) -> Path:
     """A far smaller pipeline folder than the embedded one, for float64 and for whole runs."""
-    from latentiqa.backbones.tiny_random import build_tiny_random
+    from latentiqa.backbones.tiny_random import build_random
 
     folder = tmp_path_factory.mktemp("micro")
     unet = {"block_out_channels": (8, 8, 8, 8), "layers_per_block": 1, "norm_num_groups": 4}
-    build_tiny_random(folder, vae={"block_out_channels": (4, 4, 8, 8)}, unet=unet)
+    build_random(folder, vae={"block_out_channels": (4, 4, 8, 8)}, unet=unet)
     return folder
 
 

@@ -60,7 +60,7 @@ def test_a_half_built_folder_is_never_left(tmp_path, monkeypatch):
         (folder / "unet").mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("latentiqa.backbones.tiny_random.build_tiny_random", fail)
+    monkeypatch.setattr("latentiqa.backbones.tiny_random.build_random", fail)
     with pytest.raises(KeyboardInterrupt):
         tiny_random_folder(tmp_path)
     assert list(tmp_path.iterdir()) == []

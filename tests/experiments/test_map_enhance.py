@@ -3,12 +3,18 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from miniatures import write_image
 from PIL import Image
 from scripts import script
 
+from latentiqa.backbones.source import BackboneSource
+from latentiqa.backbones.tiny_random import UNET, VAE
+
 ROUND_TRIP = script("map_enhance", "round_trip")
 DEGRADED = script("map_enhance", "degraded")
+RANDOM_SD15 = script("map_enhance", "random_sd15")
 
 
 @pytest.fixture
@@ -28,6 +34,21 @@ def test_round_trips_and_memory_are_measured(photos, tmp_path, micro_folder, mon
     (memory,) = found["memory"]
     assert 50 < memory["peak_memory_mb"] < 10_000
     assert (tmp_path / "out" / "table.md").read_text().count("| EDICT") == 2
+
+
+def test_random_stable_diffusion_has_its_size(tmp_path, monkeypatch):
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**UNET | RANDOM_SD15.UNET)
+        vae = AutoencoderKL(**VAE | RANDOM_SD15.VAE)
+    # of the published weights
+    assert sum(p.numel() for p in unet.parameters()) == 859_520_964
+    assert sum(p.numel() for p in vae.parameters()) == 83_653_863
+    monkeypatch.setattr(RANDOM_SD15, "UNET", {})
+    monkeypatch.setattr(RANDOM_SD15, "VAE", {})
+    monkeypatch.setattr(RANDOM_SD15, "TEXT", {"num_hidden_layers": 1})
+    RANDOM_SD15.main([str(tmp_path / "sd15")])
+    backbone = BackboneSource("random", str(tmp_path / "sd15"), resolution=64).load()
+    assert backbone.text_encoder.config.num_hidden_layers == 1
 
 
 def test_degraded_photos_are_enhanced_and_measured(photos, tmp_path, micro_folder, monkeypatch):

@@ -68,13 +68,14 @@ def tiny_random_folder(root: str | Path | None = None) -> Path:
         root: where it is kept; the cache folder by default.
     """
     recipe = digest([SEED, VAE, UNET, TEXT, SCHEDULER, torch.__version__.split("+")[0]])
-    return build_folder(Path(root or cache_dir()) / f"tiny-random-{recipe}", build_tiny_random)
+    return build_folder(Path(root or cache_dir()) / f"tiny-random-{recipe}", build_random)
 
 
-def build_tiny_random(
+def build_random(
     folder: str | Path,
     vae: Mapping[str, Any] | None = None,
     unet: Mapping[str, Any] | None = None,
+    text: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a randomly initialised pipeline into ``folder``, in diffusers' pipeline format.
 
@@ -82,6 +83,7 @@ def build_tiny_random(
         folder: where to.
         vae: changes to the config `VAE`.
         unet: changes to the config `UNET`.
+        text: changes to the config `TEXT`.
     """
     folder = Path(folder)
     with torch.random.fork_rng(devices=[]):
@@ -96,7 +98,7 @@ def build_tiny_random(
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
-                **TEXT,
+                **TEXT | dict(text or {}),
             )
         )
         # As for Stable Diffusion's 0.18215: latents of unit variance, here on white noise through
