@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -31,12 +32,12 @@ from latentiqa.enhance.inversion import DDIM
 from latentiqa.files import write_atomic
 from latentiqa.runs import environment, peak_memory_mb, write_json
 
-MEMORY = {
+MEMORY: dict[str, Callable[[int], EDICT]] = {
     "EDICT, inverse": lambda steps: EDICT(steps=steps),
     "EDICT, checkpoint": lambda steps: EDICT(steps=steps, memory="checkpoint"),
     "EDICT, plain": lambda steps: EDICT(steps=steps, memory="plain"),
 }
-"""Ways of the backward pass."""
+"""Ways of the backward pass, of which --ways measures some: "plain" keeps a graph for each step."""
 
 
 def chains(steps: int) -> dict[str, Chain]:
@@ -99,6 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=256, help="pixels")
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 25, 50])
     parser.add_argument("--backbone", default="tiny", help="tiny, a folder or a hub id")
+    parser.add_argument("--ways", nargs="*", choices=MEMORY, default=list(MEMORY), metavar="WAY")
     parser.add_argument("--memory", choices=MEMORY, help="print the memory of one gradient")
     given = parser.parse_args(arguments)
     source = BackboneSource("backbone", given.backbone, resolution=given.size)
@@ -117,7 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
             rows.append({"chain": name, "steps": steps, **means})
             print(rows[-1], flush=True)
     memory = []
-    for way in MEMORY:
+    for way in given.ways:
         for steps in given.steps:
             options = ["--memory", way, "--steps", str(steps), "--size", str(given.size)]
             command = [sys.executable, __file__, str(given.output), *options]

@@ -123,6 +123,9 @@ class BackboneSource:
         """
         import torch
 
+        from latentiqa.precision import warn_if_slow
+
+        warn_if_slow(getattr(torch, self.dtype), torch.device(device).type)
         folder = self.folder()
         files = ModelFiles(str(folder), pipeline_files(folder, self.variant))
         if absent := files.absent(folder):

@@ -95,10 +95,14 @@ def describe(manifest: Manifest) -> dict[str, str]:
 
 
 def devices() -> dict[str, str]:
-    """CPU cores and GPUs that PyTorch sees."""
+    """CPU cores, how they take low precision, and GPUs that PyTorch sees."""
     import torch
 
-    found = {"cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} PyTorch threads"}
+    from latentiqa.precision import slowdown
+
+    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} PyTorch threads"
+    times = f"bfloat16 takes {slowdown(torch.bfloat16):.2g} times as long as float32"
+    found = {"cpu": f"{cores}; {times}"}
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
         found[f"cuda:{i}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from latentiqa.commands.parts import is_other_rank
+from latentiqa.commands.parts import device_of, is_other_rank
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -165,9 +165,11 @@ def fitting_of(
     """
     from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+    from latentiqa.precision import MIXED, warn_if_slow
     from latentiqa.training.go_on import GoOn
 
     recipe, checkpoints = plan.training, run / CHECKPOINTS
+    warn_if_slow(MIXED.get(recipe.precision), device_of(config).type)
     an_epoch = 1 if config.fast_dev_run else recipe.steps_an_epoch(pictures)
     epochs = 1 if config.fast_dev_run else recipe.epochs
     watched: dict[str, Any] = {"monitor": "val/srcc", "mode": "max"}

@@ -29,6 +29,7 @@ from latentiqa.commands.launch import Done, build
 from latentiqa.commands.parts import (
     callbacks_of,
     check_values,
+    device_of,
     inspect,
     is_other_rank,
     plain,
@@ -233,6 +234,9 @@ def trainer_of(config: DictConfig, plan: Plan, callbacks: Sequence[Any], logger:
     """The Lightning trainer of this run."""
     from lightning.pytorch.callbacks import ModelCheckpoint
 
+    from latentiqa.precision import MIXED, warn_if_slow
+
+    warn_if_slow(MIXED.get(str(config.precision)), device_of(config).type)
     checkpoints = ModelCheckpoint(
         dirpath=plan.checkpoint.parent,
         filename=plan.checkpoint.stem,

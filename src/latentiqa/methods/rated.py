@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from latentiqa.methods.base import FeatureExtractor
+from latentiqa.precision import MIXED, warn_if_slow
 from latentiqa.recipe import recipe_of
 from latentiqa.training.rater import Rater
-
-MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""What matrix products and convolutions are computed in, by a recipe's precision."""
 
 
 class Rated(FeatureExtractor):
@@ -77,4 +75,5 @@ class Rated(FeatureExtractor):
     def precision_of(self, image: Tensor) -> torch.autocast:
         """The context that scores of a picture are computed in."""
         dtype = MIXED.get(self.precision)
+        warn_if_slow(dtype, image.device.type)
         return torch.autocast(image.device.type, dtype, enabled=dtype is not None)
