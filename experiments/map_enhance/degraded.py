@@ -3,21 +3,23 @@
 python experiments/map_enhance/degraded.py OUTPUT --pictures FOLDER [--dists FILE] [KEY=VALUE ...]
 
 Each photo is degraded by blur, noise, JPEG and low light, and `latentiqa enhance` runs over all of
-them with the recipe map_enhance, in the noise latents of EDICT and, as the control, in pixels.
-Keys are handed on to it. The judge is neither trained nor shown to the ascent: how usual the NSS
-of a picture are among the originals. Writes table.md, results.json and contact_sheet.png.
+them with the recipe map_enhance, in the noise latents of EDICT and, as the control, in pixels; and
+over the blurred ones with map_post_step, after another enhancer, an unsharp mask. Keys are handed
+on to it. The judge is neither trained nor shown to the ascent: how usual the NSS of a picture are
+among the originals. Writes table.md, results.json and contact_sheet.png.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -36,12 +38,23 @@ from latentiqa.perceptual.nss import NSS
 from latentiqa.runs import environment, write_json
 
 KINDS = ("gaussian_blur", "gaussian_noise", "jpeg", "low_light")
-SPACES = {"latents": ["space=edict", "space.chain.steps=5"], "pixels": ["space=pixels"]}
-"""Names of the two ascents, and what is typed for them."""
+EDICT = ["space=edict", "space.chain.steps=5"]
+ASCENTS = {
+    "latents": ("degraded", ["experiment=map_enhance", *EDICT]),
+    "pixels": ("degraded", ["experiment=map_enhance", "space=pixels"]),
+    "post_step": ("sharpened", ["experiment=map_post_step", *EDICT]),
+}
+"""By names: folder of the pictures that an ascent begins at, and what is typed for it."""
+SHARPENED = "gaussian_blur"
+"""Of this kind they are in ``sharpened``, too."""
 
 
 def degrade(photos: list[Path], folder: Path, level: int, size: int) -> None:
-    """Write ``originals/<i>.png`` and ``degraded/<i>_<kind>.png``, squares of so many pixels."""
+    """Write squares of so many pixels.
+
+    They are ``originals/<i>.png``, ``degraded/<i>_<kind>.png`` and, of one kind,
+    ``sharpened/<i>_<kind>.png``.
+    """
     view = Centre(size)
     for i, path in enumerate(photos):
         original = view(read_image(path))[0]
@@ -50,6 +63,9 @@ def degrade(photos: list[Path], folder: Path, level: int, size: int) -> None:
             worse = distort(original.permute(1, 2, 0).numpy(), kind, level, seed=i)
             picture = to_pillow(torch.from_numpy(worse).permute(2, 0, 1))
             save_png(folder / "degraded" / f"{i:02d}_{kind}.png", picture)
+            if kind == SHARPENED:
+                sharper = picture.filter(ImageFilter.UnsharpMask(radius=2, percent=150))
+                save_png(folder / "sharpened" / f"{i:02d}_{kind}.png", sharper)
 
 
 class Measures:
@@ -76,36 +92,45 @@ class Measures:
         return {"PSNR": psnr, **distances, "judge": rate(self.judge, image)}
 
 
-def enhance(folder: Path, name: str, options: list[str]) -> dict[str, dict[str, Any]]:
-    """Run `latentiqa enhance`, and read its rows by the name of the picture.
+def enhance(folder: Path, name: str, options: list[str]) -> dict[str, tuple[float, float]]:
+    """Run `latentiqa enhance` over the degraded pictures.
+
+    Returns:
+        By the name of a picture, Q where its ascent begins, and of the result.
 
     Raises:
         LatentiqaError: a picture failed.
     """
-    output = folder / name
-    typed = [str(folder / "degraded"), "experiment=map_enhance", f"output={output}"]
-    if launch("enhance", [*typed, *SPACES[name], *options]):
+    (begins, keys), output = ASCENTS[name], folder / name
+    names = [path.name for path in find_pictures([folder / begins])]
+    typed = [str(folder / "degraded" / picture) for picture in names]
+    if begins != "degraded":
+        typed.append(f"input_reference={folder / begins}")
+    if launch("enhance", [*typed, *keys, f"output={output}", *options]):
         raise LatentiqaError(f"{output}: not all pictures were enhanced; see above.")
     found = json.loads((output / "results.json").read_text())
-    return {Path(row["result"]).name: row for row in found["pictures"]}
+    q = {}
+    for picture, row in zip(names, found["pictures"], strict=True):
+        with (output / "trajectories" / picture).with_suffix(".csv").open(newline="") as file:
+            first = next(csv.DictReader(file))
+        q[picture] = float(first["mapped"]), row["after"]["mapped"]
+    return q
 
 
 def measure(folder: Path, options: list[str], dists: str | None) -> list[dict[str, Any]]:
-    """A row for each degraded picture and each ascent, ``before`` and ``after``."""
+    """A row for each ascent of a picture, ``before`` and ``after``."""
     measures, rows = Measures(folder / "originals", dists), []
-    for name in SPACES:
-        for picture, row in enhance(folder, name, options).items():
+    for name, (begins, _) in ASCENTS.items():
+        for picture, q in enhance(folder, name, options).items():
             number, _, kind = Path(picture).stem.partition("_")
             original = read_image(folder / "originals" / f"{number}.png")
-            pair = {
-                "before": read_image(folder / "degraded" / picture),
-                "after": read_image(folder / name / "pictures" / picture),
-            }
-            measured = {
-                when: measures(image, original) | {"Q": row[when]["mapped"]}
-                for when, image in pair.items()
-            }
-            rows.append({"ascent": name, "kind": kind, "picture": picture, **measured})
+            places = folder / begins, folder / name / "pictures"
+            before, after = (
+                measures(read_image(place / picture), original) | {"Q": score}
+                for place, score in zip(places, q, strict=True)
+            )
+            row = {"ascent": name, "kind": kind, "picture": picture}
+            rows.append(row | {"before": before, "after": after})
     return rows
 
 
@@ -114,9 +139,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     keys = list(rows[0]["before"])
     columns = ["ascent", "degraded by", "Q rises", "judge rises", *keys]
     lines = [f"| {' | '.join(columns)} |", "| - " * 2 + "| -: " * (len(keys) + 2) + "|"]
-    for name in SPACES:
-        for kind in (*KINDS, "all"):
-            its = [r for r in rows if r["ascent"] == name and kind in (r["kind"], "all")]
+    for name in ASCENTS:
+        of = [row for row in rows if row["ascent"] == name]
+        kinds = list(dict.fromkeys(row["kind"] for row in of))
+        for kind in [*kinds, "all"] if len(kinds) > 1 else kinds:
+            its = [row for row in of if kind in (row["kind"], "all")]
             rises = [sum(r["after"][k] > r["before"][k] for r in its) for k in ("Q", "judge")]
             cells = [name, kind, *(f"{n} of {len(its)}" for n in rises)]
             for key in keys:
@@ -127,12 +154,17 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def contact_sheet(folder: Path, side: int = 192) -> Image.Image:
-    """A row a degradation of the first photo: original, degraded, and what both ascents made."""
+    """A row a degradation of the first photo: original, degraded, and what both ascents made.
+
+    The last row has the sharpened picture between degraded and made.
+    """
+    degraded, sharpened = folder / "degraded", folder / "sharpened"
+    latents, pixels, afterwards = (folder / name / "pictures" for name in ASCENTS)
+    shown = [(f"00_{kind}.png", (degraded, latents, pixels)) for kind in KINDS]
+    shown += [(f"00_{SHARPENED}.png", (degraded, sharpened, afterwards))]
     rows = []
-    for kind in KINDS:
-        name = f"00_{kind}.png"
-        paths = [folder / "originals" / "00.png", folder / "degraded" / name]
-        paths += [folder / ascent / "pictures" / name for ascent in SPACES]
+    for name, places in shown:
+        paths = [folder / "originals" / "00.png", *(place / name for place in places)]
         rows.append(side_by_side([reduced(to_pillow(read_image(p)), side) for p in paths]))
     sheet = Image.new("RGB", (rows[0].width, len(rows) * (rows[0].height + 4) - 4), "white")
     for i, row in enumerate(rows):

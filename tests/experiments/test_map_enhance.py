@@ -52,26 +52,36 @@ def test_random_stable_diffusion_has_its_size(tmp_path, monkeypatch):
 
 
 def test_degraded_photos_are_enhanced_and_measured(photos, tmp_path, micro_folder, monkeypatch):
-    latents = [*DEGRADED.SPACES["latents"], "space.chain.steps=1"]
-    monkeypatch.setattr(DEGRADED, "SPACES", {"latents": latents, "pixels": ["space=pixels"]})
+    ascents = {
+        name: (begins, [*typed, *(["space.chain.steps=1"] if "space=edict" in typed else [])])
+        for name, (begins, typed) in DEGRADED.ASCENTS.items()
+    }
+    monkeypatch.setattr(DEGRADED, "ASCENTS", ascents)
     keys = ["backbone=folder", f"backbone.source={micro_folder}", "backbone.resolution=64"]
     keys += ["prior=callable", "prior.function=quality_models:brightness", "prior.centre=0.5"]
     keys += ["prior.spread=0.1", "ascent.iterations=1", "tiles.side=64", "tiles.overlap=0"]
     keys += ["way.kind=none", "ascent.rule.gain=1e6", "fidelity=mse"]
+    keys += ["judges=[]"]
     out = tmp_path / "out"
     DEGRADED.main([str(out), "--pictures", str(photos), "--count", "2", "--size", "64", *keys])
     rows = json.loads((out / "results.json").read_text())["pictures"]
-    assert len(rows) == 2 * 2 * 4
+    assert len(rows) == 2 * (4 + 4 + 1)
     assert {row["kind"] for row in rows} == set(DEGRADED.KINDS)
     for row in rows:
-        # They begin at the same pictures, whatever the ascent.
-        same = [r for r in rows if r["picture"] == row["picture"]]
-        assert same[0]["before"] == same[1]["before"]
+        # They begin at the same pictures, in latents and in pixels.
+        latents, pixels = [r for r in rows if r["picture"] == row["picture"]][:2]
+        assert latents["before"] == pytest.approx(pixels["before"], rel=1e-4)
         if row["ascent"] == "pixels":
             assert row["after"]["Q"] > row["before"]["Q"]
         assert row["after"].keys() == {"PSNR", "LPIPS", "judge", "Q"}
     lines = (out / "table.md").read_text().splitlines()
-    assert len(lines) == 2 + 2 * 5
-    assert "| pixels | all | 8 of 8 |" in lines[-1]
+    assert len(lines) == 2 + 2 * 5 + 1
+    assert "| pixels | all | 8 of 8 |" in lines[-2]
+    assert lines[-1].startswith("| post_step | gaussian_blur |")
+    blurred, sharpened = (
+        next(r for r in rows if r["ascent"] == name and r["picture"] == "00_gaussian_blur.png")
+        for name in ("latents", "post_step")
+    )
+    assert sharpened["before"]["LPIPS"] != blurred["before"]["LPIPS"]
     with Image.open(out / "contact_sheet.png") as sheet:
-        assert sheet.size == (4 * 68 - 4, 4 * 68 - 4)
+        assert sheet.size == (4 * 68 - 4, 5 * 68 - 4)

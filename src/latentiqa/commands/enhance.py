@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, ListConfig
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from latentiqa.commands.launch import Done, build
@@ -404,7 +404,7 @@ def results_of(
 def show(rows: Sequence[Mapping[str, Any]], judges: Sequence[str]) -> None:
     """What all models say before and after, a line a picture, and what is suspicious."""
     console = Console(stderr=True, highlight=False)
-    table = Table("picture", "Q", *judges, "ended")
+    table = Table(Column("picture", overflow="fold"), "Q", *judges, "ended")
     for row in rows:
         before, after = row["before"], row["after"]
         cells = [f"{before['mapped']:.1f} → {after['mapped']:.1f}"]
