@@ -5,8 +5,9 @@ python experiments/map_enhance/degraded.py OUTPUT --pictures FOLDER [--dists FIL
 Each photo is degraded by blur, noise, JPEG and low light, and `latentiqa enhance` runs over all of
 them with the recipe map_enhance, in the noise latents of EDICT and, as the control, in pixels; and
 over the blurred ones with map_post_step, after another enhancer, an unsharp mask. Keys are handed
-on to it. The judge is neither trained nor shown to the ascent: how usual the NSS of a picture are
-among the originals. Writes table.md, results.json and contact_sheet.png.
+on to it. Two judges rate what is made and have no part in it: how usual the NSS of a picture are
+among the originals, and the scorer `student`, a network of its own, though taught by the prior.
+Writes table.md, results.json and contact_sheet.png.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from latentiqa.data.folders import find_pictures
 from latentiqa.data.images import read_image
 from latentiqa.data.views import Centre
 from latentiqa.enhance.photo import reduced, save_png, side_by_side, to_pillow
-from latentiqa.enhance.prior import PsiPrior, rate
+from latentiqa.enhance.prior import PsiPrior, RunPrior, rate
 from latentiqa.errors import LatentiqaError
 from latentiqa.files import write_atomic
 from latentiqa.perceptual.dists import DISTSFeatures
@@ -69,10 +70,10 @@ def degrade(photos: list[Path], folder: Path, level: int, size: int) -> None:
 
 
 class Measures:
-    """Distances to the original, and the judge.
+    """Distances to the original, and the judges.
 
     Args:
-        originals: folder that the judge knows good pictures from.
+        originals: folder that the NSS of good pictures are known from.
         dists: VGG-16's weights, or None: without DISTS.
     """
 
@@ -80,16 +81,22 @@ class Measures:
         self.distances = {"LPIPS": LPIPSFeatures().distance}
         if dists is not None:
             self.distances["DISTS"] = DISTSFeatures(dists).distance
-        prior = PsiPrior(psi=NSS(), good=str(originals))
-        self.judge = prior.load(torch.device("cpu"), differentiable=False)
+        judges = {
+            "NSS": PsiPrior(psi=NSS(), good=str(originals)),
+            "student": RunPrior(run="student"),
+        }
+        self.judges = {
+            name: judge.load(torch.device("cpu"), differentiable=False)
+            for name, judge in judges.items()
+        }
 
     @torch.no_grad()
     def __call__(self, image: Tensor, original: Tensor) -> dict[str, float]:
-        """Of a picture ``(3, H, W)``: PSNR, the distances, ``judge``."""
+        """Of a picture ``(3, H, W)``: PSNR, the distances, the judges' scores."""
         image, original = image[None], original[None]
         psnr = peak_signal_noise_ratio(image, original, data_range=1.0).item()
         distances = {name: f(image, original).item() for name, f in self.distances.items()}
-        return {"PSNR": psnr, **distances, "judge": rate(self.judge, image)}
+        return {"PSNR": psnr, **distances, **{j: rate(f, image) for j, f in self.judges.items()}}
 
 
 def enhance(folder: Path, name: str, options: list[str]) -> dict[str, tuple[float, float]]:
@@ -137,14 +144,15 @@ def measure(folder: Path, options: list[str], dists: str | None) -> list[dict[st
 def table(rows: list[dict[str, Any]]) -> str:
     """Means by ascent and kind, as Markdown."""
     keys = list(rows[0]["before"])
-    columns = ["ascent", "degraded by", "Q rises", "judge rises", *keys]
-    lines = [f"| {' | '.join(columns)} |", "| - " * 2 + "| -: " * (len(keys) + 2) + "|"]
+    judged = ["Q", "NSS", "student"]
+    columns = ["ascent", "degraded by", *(f"{judge} rises" for judge in judged), *keys]
+    lines = [f"| {' | '.join(columns)} |", "| - " * 2 + "| -: " * (len(columns) - 2) + "|"]
     for name in ASCENTS:
         of = [row for row in rows if row["ascent"] == name]
         kinds = list(dict.fromkeys(row["kind"] for row in of))
         for kind in [*kinds, "all"] if len(kinds) > 1 else kinds:
             its = [row for row in of if kind in (row["kind"], "all")]
-            rises = [sum(r["after"][k] > r["before"][k] for r in its) for k in ("Q", "judge")]
+            rises = [sum(r["after"][k] > r["before"][k] for r in its) for k in judged]
             cells = [name, kind, *(f"{n} of {len(its)}" for n in rises)]
             for key in keys:
                 means = [statistics.fmean(r[k][key] for r in its) for k in ("before", "after")]

@@ -73,7 +73,7 @@ def test_degraded_photos_are_enhanced_and_measured(photos, tmp_path, micro_folde
         assert latents["before"] == pytest.approx(pixels["before"], rel=1e-4)
         if row["ascent"] == "pixels":
             assert row["after"]["Q"] > row["before"]["Q"]
-        assert row["after"].keys() == {"PSNR", "LPIPS", "judge", "Q"}
+        assert row["after"].keys() == {"PSNR", "LPIPS", "NSS", "student", "Q"}
     lines = (out / "table.md").read_text().splitlines()
     assert len(lines) == 2 + 2 * 5 + 1
     assert "| pixels | all | 8 of 8 |" in lines[-2]
