@@ -143,6 +143,18 @@ def test_honest_raters_are_hardly_ever_flagged():
     assert sum(bool(rater.reasons) for rater in check_raters(raters)) <= 2
 
 
+@pytest.mark.parametrize("raters", [2, 3])
+@pytest.mark.parametrize("apart", [0.8, 2.2, 3.0])
+def test_few_honest_raters_are_hardly_ever_flagged(raters, apart):
+    taste = {"a": apart / 2, "b": -apart / 2}
+    flagged = 0
+    for seed in range(200):
+        generator = np.random.default_rng(seed)
+        picks = {str(i): picks_of(generator, taste, pictures=12) for i in range(raters)}
+        flagged += sum(bool(rater.reasons) for rater in check_raters(picks))
+    assert flagged <= 0.04 * 200 * raters
+
+
 def test_who_turns_round_in_repeated_trials_is_flagged():
     generator = np.random.default_rng(0)
     raters = {str(i): picks_of(generator, pictures=2) for i in range(10)}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from latentiqa.commands.launch import Done
-from latentiqa.errors import ConfigError
+from latentiqa.errors import ConfigError, DataError
 from latentiqa.files import write_atomic
 from latentiqa.report.tables import ABSENT, Table, to_csv, to_markdown
 from latentiqa.runs import environment, write_csv, write_json
@@ -76,9 +76,14 @@ def rank(config: DictConfig, words: Sequence[str]) -> Done:
     folder = Path(config.output)
     sessions = read_picks(_inputs(config, words))
     picks = by_rater(sessions)
-    raters = check_raters(picks, limits, config.rank.prior)
+    raters = check_raters(picks, limits)
     flagged = [rater.name for rater in raters if rater.reasons]
     dropped = set(flagged) if config.rank.drop_flagged else set()
+    if dropped >= picks.keys():
+        raise DataError(
+            "all raters are flagged as inconsistent, so that drop_flagged=true leaves none: "
+            + "; ".join(f"{rater.name} {', '.join(rater.reasons)}" for rater in raters)
+        )
     ranking = ranked(
         {name: found for name, found in picks.items() if name not in dropped},
         level=config.rank.level,

@@ -98,6 +98,24 @@ def strengths(wins: Wins, names: Sequence[str]) -> NDArray[np.float64]:
     return (s - s.mean(1, keepdims=True)).reshape(wins.shape[:-1])
 
 
+def covariance(wins: Wins, s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the errors of strengths, ``(M, M)``: the inverse of the likelihood's curvature at them.
+
+    It is that of many picks, and meant for differences, as their mean is fixed.
+
+    Args:
+        wins: ``(M, M)`` that `strengths` were found of.
+        s: those.
+
+    Example:
+        >>> wins = np.array([[0.0, 8.0], [8.0, 0.0]])
+        >>> c = covariance(wins, strengths(wins, ["a", "b"]))
+        >>> round(float(c[0, 0] + c[1, 1] - 2 * c[0, 1]), 6)  # 1 / (16 picks x 1/2 x 1/2)
+        0.25
+    """
+    return np.linalg.inv(_derivatives(wins[None], s[None])[1][0])
+
+
 def _loss(wins: Wins, s: NDArray[np.float64]) -> NDArray[np.float64]:
     """Negative log-likelihood, (R,)."""
     return (wins * np.logaddexp(0, s[:, None, :] - s[:, :, None])).sum((1, 2))
