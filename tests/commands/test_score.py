@@ -357,6 +357,18 @@ def test_evaluate_is_skipped_the_second_time(trained, evaluated, other_csv, home
     assert succeed("evaluate", *on_evaluate(trained, other_csv, home)).out == evaluated.out
 
 
+def test_a_run_that_is_made_again_has_no_evaluations_of_the_old_one(
+    trained, base, other_csv, tmp_path
+):
+    # `base` ends with the places, of which the later ones count.
+    own = [*base, *places(tmp_path)]
+    first = succeed("train", *own)
+    evaluated = succeed("evaluate", *on_evaluate(first, other_csv, tmp_path))
+    assert evaluated.results["trained_n"] == first.results["n"]
+    succeed("train", *own, "force=true")
+    assert not evaluated.results_path.exists()
+
+
 def test_evaluate_on_the_runs_own_test_part(trained, scores_csv, home):
     again = succeed("evaluate", *on_evaluate(trained, scores_csv, home), "part=test")
     assert again.results["metrics"]["test"] == trained.results["metrics"]["test"]

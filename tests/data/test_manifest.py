@@ -75,6 +75,13 @@ def test_fingerprint_ignores_paths_and_order_but_not_content():
         assert replace(manifest, records=changed).fingerprint != manifest.fingerprint
 
 
+def test_what_the_user_says_of_the_scores_is_in_the_fingerprint():
+    manifest = Manifest("set", records(1, 2, 5), (1, 5), True)
+    for change in ({"higher_is_better": False}, {"mos_range": (1, 6)}, {"mos_range": (0, 5)}):
+        assert replace(manifest, **change).fingerprint != manifest.fingerprint
+    assert replace(manifest, mos_range=(1.0, 5.0)).fingerprint == manifest.fingerprint
+
+
 def test_missing_files_are_counted_and_the_first_named(tmp_path):
     present = tmp_path / "0.png"
     present.touch()

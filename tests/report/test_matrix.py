@@ -48,6 +48,15 @@ def test_the_matrix_of_runs_and_datasets(tmp_path):
         assert row["all authentic"] == f"{values[source, 'koniq10k'][0]:.3f}"
 
 
+def test_what_was_not_trained_was_trained_on_nothing(tmp_path):
+    run = write_run(tmp_path, srcc=0.4)
+    change(run, zero_shot=True)
+    change(write_evaluation(run, "tid2013", "synthetic", srcc=0.3), zero_shot=True)
+    (row,) = rows_of(tmp_path)
+    assert row["Trained on"] == "–"
+    assert (row["koniq10k"], row["tid2013"]) == ("0.400", "0.300")
+
+
 def test_columns_stand_by_kind_and_notes_tell_what_was_averaged(tmp_path):
     write_cross(tmp_path)
     found = matrix(load_results([tmp_path]))

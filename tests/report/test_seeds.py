@@ -22,7 +22,8 @@ def runs_of_seeds(folder: Path, name: str, n: int = 3) -> list[Path]:
         run = write_run(folder / name / str(seed), name, seed=seed, noise=0.2)
         config = load_results([run])[0].result["config"]
         views = {"size": 64, "seed": seed}
-        change(run, config={**config, "seed": seed, "views": views}, store_key=f"{name}-{seed}")
+        own = {"seed": seed, "views": views, "augment": {"size": 64, "seed": seed}}
+        change(run, config={**config, **own}, store_key=f"{name}-{seed}")
         runs.append(run)
     return runs
 

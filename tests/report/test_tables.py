@@ -77,6 +77,12 @@ def test_sorting_takes_mixed_values():
     assert [row[0] for row in rows] == ["nan", "0.5", "2", "a", "b", "–"]
 
 
+def test_summaries_are_sorted_by_what_they_say():
+    values = [{"mean": -0.45, "low": -0.5}, {"mean": -0.12, "low": -0.6}, 0.1, {"median": 0.05}]
+    rows = table([{"x": v, "i": str(i)} for i, v in enumerate(values)], {"i": "i"}, sort_by="x")
+    assert [row[0] for row in rows.rows] == ["0", "1", "3", "2"]
+
+
 def test_markdown():
     assert to_markdown(table(RESULTS, COLUMNS)) == (
         "| Guidance | SRCC | s |\n"

@@ -35,7 +35,7 @@ from latentiqa.commands.parts import (
     split_of,
     trainer_factory,
 )
-from latentiqa.commands.results import Clock, announce, provenance, score_part
+from latentiqa.commands.results import EVALUATIONS, Clock, announce, provenance, score_part
 from latentiqa.commands.trained import find_run, load_run
 from latentiqa.errors import ConfigError, DataError
 from latentiqa.hashing import digest
@@ -66,7 +66,7 @@ def run(config: DictConfig) -> Done:
         ]
     )
     home = Path(config.paths.runs) / "embedded" if finished.is_embedded else finished.folder
-    folder = home / "evaluations" / f"{manifest.dataset}-{sign}"
+    folder = home / EVALUATIONS / f"{manifest.dataset}-{sign}"
     results_path = folder / "results.json"
     if results_path.exists() and not config.force:
         log.info("this evaluation is finished (force=true runs it again)")
@@ -95,6 +95,8 @@ def run(config: DictConfig) -> Done:
         "trained_on": trained["dataset"],
         "trained_fingerprint": trained["dataset_fingerprint"],
         "trained_split_hash": trained["split_hash"],
+        "trained_n": trained.get("n"),
+        "zero_shot": trained.get("zero_shot", False),
         "part": config.part,
         "metrics": {"test": metrics},
         "split_hash": split_hash,

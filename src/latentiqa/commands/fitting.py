@@ -163,17 +163,17 @@ def fitting_of(
         make_trainer: from `latentiqa.commands.parts.trainer_factory`.
         logger: receives losses and validation SRCC.
     """
-    from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+    from lightning.pytorch.callbacks import EarlyStopping
 
     from latentiqa.precision import MIXED, warn_if_slow
-    from latentiqa.training.go_on import GoOn
+    from latentiqa.training.go_on import Best, GoOn
 
     recipe, checkpoints = plan.training, run / CHECKPOINTS
     warn_if_slow(MIXED.get(recipe.precision), device_of(config).type)
     an_epoch = 1 if config.fast_dev_run else recipe.steps_an_epoch(pictures)
     epochs = 1 if config.fast_dev_run else recipe.epochs
     watched: dict[str, Any] = {"monitor": "val/srcc", "mode": "max"}
-    best = ModelCheckpoint(
+    best = Best(
         checkpoints, "best", save_weights_only=True, enable_version_counter=False, **watched
     )
     last = checkpoints / "last.ckpt"

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+EVALUATIONS = "evaluations"
+"""Their folder in that of a run."""
+
 
 class Clock:
     """Seconds by stage of a run."""

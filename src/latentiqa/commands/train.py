@@ -26,6 +26,7 @@ A choice's keys and values are in conf/<group>/<choice>.yaml.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,7 @@ from latentiqa.commands.parts import (
 )
 from latentiqa.commands.rater import train_rater
 from latentiqa.commands.results import (
+    EVALUATIONS,
     Clock,
     announce,
     provenance,
@@ -153,9 +155,10 @@ def carry_out(config: DictConfig, plan: Plan, train: TrainMethod) -> Done:
     refuse_leaks(parts, keys)
     _refuse_few(parts)
     if not is_other_rank():
-        # With force=true: not the results of what is here from now on. When this is interrupted,
-        # the same command without it goes on.
+        # With force=true: not the results of what is here from now on, nor what it was evaluated
+        # on. When this is interrupted, the same command without it goes on.
         results_path.unlink(missing_ok=True)
+        shutil.rmtree(plan.folder / EVALUATIONS, ignore_errors=True)
     clock.lap("inspect")
 
     views = plan.method.views

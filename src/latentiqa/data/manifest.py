@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from latentiqa.errors import ConfigError, DataError
 from latentiqa.hashing import digest
@@ -145,12 +145,20 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of names, raw scores and references.
+        """Hash of names, raw scores and references, and of what the scores mean.
 
         Neither the paths nor the order of the records count: a moved folder and a re-sorted
-        table are the same dataset.
+        table are the same dataset. Range and direction count where they are the user's to say,
+        and neither the lowest and highest score nor higher is better.
         """
-        return digest(sorted([r.name, float(r.mos), r.reference or ""] for r in self.records))
+        rows: list[list[Any]] = [[r.name, float(r.mos), r.reference or ""] for r in self.records]
+        told = sorted(rows)
+        if self.source is None and self.mos_range is not None:
+            scores = [r.mos for r in self.records]
+            scale = [*map(float, self.mos_range), self.higher_is_better]
+            if scale != [float(min(scores)), float(max(scores)), True]:
+                told.append(scale)
+        return digest(told)
 
 
 def check_files(dataset: str, records: Iterable[Record], way_out: str) -> None:

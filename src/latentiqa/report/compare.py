@@ -317,8 +317,8 @@ def _refuse_other_pictures(a: Predictions, b: Predictions, names: Sequence[str])
 
 def _test_share(run: Finished) -> float:
     """Share of the pictures in the test part of the split that the head was fitted on."""
-    parts = run.result.get("n")
-    if isinstance(parts, Mapping) and not is_evaluation(run.result) and "test" in parts:
+    parts = run.result.get("trained_n" if is_evaluation(run.result) else "n")
+    if isinstance(parts, Mapping) and "test" in parts:
         return parts["test"] / sum(parts.values())
     fractions = (run.result.get("config") or {}).get("fractions")
     if not fractions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from latentiqa.report.methods import (
     trained_on,
     with_figures,
 )
-from latentiqa.report.tables import TITLES, Table, cell, notes_of
+from latentiqa.report.tables import ABSENT, TITLES, Table, cell, notes_of
 
 KINDS: tuple[str, ...] = get_args(Kind)
 WITHIN = "*"
@@ -78,7 +78,7 @@ def matrix(
     columns = sorted(kind_of, key=lambda data: [*KINDS, None].index(kind_of[data]))
     titles = dataset_titles(columns)
     totals = {kind: sets for kind in KINDS if (sets := [d for d in columns if kind_of[d] == kind])}
-    sources = {method_of(run.result): trained_on(run.result).name for run in reversed(runs)}
+    sources = {method_of(run.result): _source(run.result) for run in reversed(runs)}
     several = any(found.splits > 1 for row in rows.values() for found in row.values())
 
     header = ["Run", "Trained on", *(["Splits"] if several else []), *titles.values()]
@@ -139,9 +139,15 @@ def _grid(runs: Sequence[Finished], metric: str) -> dict[str, dict[Dataset, Cell
             None if None in values else float(np.median(np.array(values, dtype=np.float64))),
             float(np.mean([figure(run, "n") or 0 for run in splits])),
             len(splits),
-            within=data.name == source.name or data.fingerprint == source.fingerprint,
+            within=not group[0].result.get("zero_shot")
+            and (data.name == source.name or data.fingerprint == source.fingerprint),
         )
     return grid
+
+
+def _source(result: Mapping[str, Any]) -> str:
+    """What a method was trained on: nothing, where it is zero-shot."""
+    return ABSENT if result.get("zero_shot") else trained_on(result).name
 
 
 def _kinds(runs: Sequence[Finished], told: Mapping[str, str]) -> dict[Dataset, str | None]:

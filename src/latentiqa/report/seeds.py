@@ -67,7 +67,8 @@ def _recipe(result: Mapping[str, Any]) -> str:
     for key in ("seed", "evaluation"):
         config.pop(key, None)
     # Random crops take it from there.
-    (config.get("views") or {}).pop("seed", None)
+    for group in ("views", "augment"):
+        (config.get(group) or {}).pop("seed", None)
     return signature(
         config,
         name=str(result["name"]),

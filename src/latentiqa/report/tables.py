@@ -148,7 +148,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _order(value: Any) -> tuple[bool, float, str]:
-    """Numbers by value (NaN as the smallest), before all else by its text."""
+    """Numbers by value (NaN as the smallest), before all else by its text.
+
+    A summary of several runs counts as its median or mean.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("median", value.get("mean", value))
     if _is_number(value):
         return False, value if value == value else float("-inf"), ""
     return True, 0.0, str(value)

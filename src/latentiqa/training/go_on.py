@@ -6,7 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+
+
+class Best(ModelCheckpoint):
+    """Lightning's, which also knows its best one again where the run's folder was moved to."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """All files are taken to lie where this one's do."""
+
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath), Path(path).name)) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {key: here(state_dict[key]) for key in paths}
+        known = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        moved |= {"best_k_models": known, "dirpath": self.dirpath}
+        super().load_state_dict(state_dict | moved)
 
 
 class GoOn(Checkpoint):
@@ -28,8 +44,13 @@ class GoOn(Checkpoint):
         self.written = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What is there already need not be written: it would be in the middle of a step."""
+        """What is there already need not be written: it would be in the middle of a step.
+
+        Nor does a training go on that had ended by itself before it was interrupted.
+        """
         self.written = trainer.global_step
+        if any(found.wait_count >= found.patience for found in trainer.early_stopping_callbacks):
+            trainer.should_stop = True
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """After a step; not after each of the passes that make one."""
