@@ -1,11 +1,19 @@
 #!/bin/sh
 # Every method trained on each of two databases and tested on both: the matrix of the README.
-# sh experiments/cross_database/cross.sh BIQ2021 kodak [key=value ...]
+# sh experiments/cross_database/cross.sh BIQ2021 kodak [key=value of latentiqa train ...]
 # What is finished is skipped, what was interrupted goes on.
 set -e
 biq2021=$1
 kodak=$2
 shift 2
+
+# Of the keys those that evaluating has, too.
+shared=
+for key in "$@"; do
+    case $key in
+    trainer*=* | paths.*=* | data.batch_size=* | data.num_workers=*) shared="$shared $key" ;;
+    esac
+done
 
 trained() { # trains a run and prints its folder: results.json alone would stand without its evaluations
     file=$(latentiqa train "$@" | tail -n 1)
@@ -16,10 +24,11 @@ runs=
 for recipe in "lgdm_tiny_256 limit=null" dpiqa_full genziqa_trained; do
     # shellcheck disable=SC2086 # a recipe may come with a key
     run=$(trained experiment=$recipe dataset.root="$biq2021" "$@")
-    latentiqa evaluate run="$run" dataset=synthetic dataset.root="$kodak" "$@"
+    # shellcheck disable=SC2086 # keys without blanks
+    latentiqa evaluate run="$run" dataset=synthetic dataset.root="$kodak" $shared
     # shellcheck disable=SC2086
     other=$(trained experiment=$recipe dataset=synthetic dataset.root="$kodak" split=0 "$@")
-    latentiqa evaluate run="$other" dataset=biq2021 dataset.root="$biq2021" part=test split=official "$@"
+    latentiqa evaluate run="$other" dataset=biq2021 dataset.root="$biq2021" part=test split=official $shared
     runs="$runs $run $other"
 done
 # shellcheck disable=SC2086

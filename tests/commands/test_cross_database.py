@@ -31,7 +31,7 @@ def calls(tmp_path, monkeypatch) -> Path:
 
 
 def run_script() -> subprocess.CompletedProcess[str]:
-    command = ["sh", str(SCRIPT), "big set", "kodak", "trainer=gpu"]
+    command = ["sh", str(SCRIPT), "big set", "kodak", "trainer=gpu", "limit=100"]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -46,6 +46,8 @@ def test_folders_are_reported_so_that_their_evaluations_are_read(calls):
     ]
     assert asked[-1].split()[1:7] == trained
     assert all("trainer=gpu" in line for line in asked[:-1])
+    # What evaluating does not know is the trainings' alone.
+    assert all(("limit=100" in line) == line.startswith("train") for line in asked)
 
 
 def test_a_training_that_fails_ends_it(calls, monkeypatch):

@@ -119,7 +119,8 @@ def test_both_are_evaluated_elsewhere_and_listed_side_by_side(genziqa, zero_shot
     lines = (tmp_path / "matrix.csv").read_text().splitlines()
     assert listed.status == 0
     assert lines[0].startswith("Run,Trained on,")
-    assert sum(line.startswith("genziqa") for line in lines) == 2
+    rows = [line.split(",") for line in lines if line.startswith("genziqa")]
+    assert sorted(row[1] for row in rows) == sorted([genziqa.results["dataset"], "–"])
 
 
 @pytest.mark.parametrize(
@@ -165,6 +166,21 @@ def test_scores_are_explained(genziqa, scores_csv, tmp_path):
         assert len(maps) == 2 * (2 * 10 + 1)
         assert maps["bad/45/mid.attn.0"].shape == (1, 1)
         assert maps["bad/mean"].shape == (8, 8)
+
+
+def test_attributes_of_ones_own_are_told_by_a_finished_run(genziqa, scores_csv, tmp_path):
+    table = tmp_path / "scores.csv"
+    typed = ["score", str(scores_csv.parent / "p0.png"), f"run={genziqa.folder}", "explain=true"]
+    typed += [f"output={table}", f"explanations={tmp_path}"]
+    succeed(*typed, "attributes={colour: [Colourful photo., Dull photo.]}")
+    with table.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert list(row) == ["name", "score", "colour"]
+    assert 0 < float(row["colour"]) < 1
+    for wrong, told in (("5", "expected pairs of words by name"), ("{a: 5}", "attributes.a=5")):
+        outcome = type_in(*typed, f"attributes={wrong}")
+        assert outcome.status == 1
+        assert told in " ".join(outcome.err.split())
 
 
 def test_what_has_no_attention_is_not_explained(zero_shot, micro_run, scores_csv, tmp_path):

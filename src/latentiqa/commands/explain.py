@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,19 @@ def rater_of(metric: Metric) -> PromptRater:
             "views=square."
         )
     return rater
+
+
+def prepare(rater: PromptRater, attributes: Any) -> None:
+    """Let a rater tell other attributes than those of its run; None: those.
+
+    Raises:
+        ConfigError: they are not pairs of words by name.
+    """
+    if attributes is None:
+        return
+    if not isinstance(attributes, Mapping):
+        raise ConfigError(f"attributes={attributes!r}: expected pairs of words by name.")
+    rater.design = replace(rater.design, attributes=attributes)
 
 
 def explain_picture(metric: Metric, path: Path, folder: Path, most: int) -> dict[str, float]:

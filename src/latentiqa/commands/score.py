@@ -33,9 +33,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from latentiqa.commands.explain import explain_picture, explanation_folders, rater_of
+from latentiqa.commands.explain import explain_picture, explanation_folders, prepare, rater_of
 from latentiqa.commands.launch import Done
-from latentiqa.commands.parts import device_of, listed, quieten
+from latentiqa.commands.parts import device_of, listed, plain, quieten
 from latentiqa.commands.progress import track
 from latentiqa.commands.trained import FinishedRun, find_run, packaged
 from latentiqa.data.folders import find_pictures
@@ -159,8 +159,9 @@ def score_pictures(
     device = device_of(config)
     quieten()
     metric = load_metric(run.folder, device)
-    if config.explain:
-        rater_of(metric)  # what cannot be explained ends before hours of scoring
+    if config.explain:  # what cannot be explained ends before hours of scoring
+        asked = None if config.attributes is None else plain(config)["attributes"]
+        prepare(rater_of(metric), asked)
     read: list[Record] = []
     pictures = read_anew(records, read, bad, config.data.max_pixels)
     folders = explanation_folders(records, Path(config.explanations))
