@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -19,6 +20,23 @@ def contrast(image: Tensor) -> Tensor:
 
 def nothing(image: Tensor) -> Tensor:
     return brightness(image) * float("nan")
+
+
+@torch.no_grad()
+def flat(image: Tensor) -> Tensor:
+    """Without a gradient."""
+    return brightness(image)
+
+
+def picky(image: Tensor) -> Tensor:
+    """Refuses pictures of which more than half is black."""
+    if (image < 0.1).float().mean() > 0.5:
+        raise RuntimeError("too dark for me")
+    return brightness(image)
+
+
+def plain_number(image: Tensor) -> float:
+    return brightness(image).mean().item()
 
 
 NOT_CALLABLE = 3

@@ -43,21 +43,26 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     view = Centre(given.size)
     paths = find_pictures([given.pictures])
+    written: set[Path] = set()
+
+    def save(place: str, name: str, image: Tensor) -> None:
+        written.add(path := given.output / place / f"{name}.png")
+        save_png(path, to_pillow(image))
+
     for path, kind in product(paths[: given.count], KINDS):
         image = view(read_image(path))[0]
-        name = f"{path.stem}_{kind}.png"
-        worse = degraded(image, kind, LEVEL, seed=0)
-        save_png(given.output / "inputs" / name, to_pillow(worse))
-        save_png(given.output / "pristine" / name, to_pillow(image))
+        save("inputs", f"{path.stem}_{kind}", degraded(image, kind, LEVEL, seed=0))
+        save("pristine", f"{path.stem}_{kind}", image)
     kinds = sorted(DISTORTIONS)
     for i, path in enumerate(paths[given.count :]):
         image = view(read_image(path))[0]
-        save_png(given.output / "good" / f"{path.stem}.png", to_pillow(image))
+        save("good", path.stem, image)
         for j in range(2):  # kinds and levels in turn, each photo with two of them
             kind, level = kinds[(2 * i + j) % len(kinds)], 1 + (i + 2 * j) % 5
-            worse = degraded(image, kind, level, seed=i)
-            name = f"{path.stem}_{kind}_{level}.png"
-            save_png(given.output / "reference" / name, to_pillow(worse))
+            save("reference", f"{path.stem}_{kind}_{level}", degraded(image, kind, level, seed=i))
+    places = {path.parent for path in written}
+    if older := sorted({path for place in places for path in place.iterdir()} - written):
+        raise SystemExit(f"{older[0]}: of another call; remove it, or give another OUTPUT")
 
 
 if __name__ == "__main__":

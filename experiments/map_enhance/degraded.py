@@ -13,7 +13,6 @@ Writes table.md, results.json and contact_sheet.png.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import statistics
 from pathlib import Path
@@ -57,16 +56,25 @@ def degrade(photos: list[Path], folder: Path, level: int, size: int) -> None:
     ``sharpened/<i>_<kind>.png``.
     """
     view = Centre(size)
+    written: set[Path] = set()
+
+    def save(place: str, name: str, picture: Image.Image) -> None:
+        written.add(path := folder / place / f"{name}.png")
+        save_png(path, picture)
+
     for i, path in enumerate(photos):
         original = view(read_image(path))[0]
-        save_png(folder / "originals" / f"{i:02d}.png", to_pillow(original))
+        save("originals", f"{i:02d}", to_pillow(original))
         for kind in KINDS:
             worse = distort(original.permute(1, 2, 0).numpy(), kind, level, seed=i)
             picture = to_pillow(torch.from_numpy(worse).permute(2, 0, 1))
-            save_png(folder / "degraded" / f"{i:02d}_{kind}.png", picture)
+            save("degraded", f"{i:02d}_{kind}", picture)
             if kind == SHARPENED:
                 sharper = picture.filter(ImageFilter.UnsharpMask(radius=2, percent=150))
-                save_png(folder / "sharpened" / f"{i:02d}_{kind}.png", sharper)
+                save("sharpened", f"{i:02d}_{kind}", sharper)
+    places = {path.parent for path in written}
+    if older := sorted({path for place in places for path in place.iterdir()} - written):
+        raise SystemExit(f"{older[0]}: of another call; remove it, or give another OUTPUT")
 
 
 class Measures:
@@ -116,12 +124,8 @@ def enhance(folder: Path, name: str, options: list[str]) -> dict[str, tuple[floa
     if launch("enhance", [*typed, *keys, f"output={output}", *options]):
         raise LatentiqaError(f"{output}: not all pictures were enhanced; see above.")
     found = json.loads((output / "results.json").read_text())
-    q = {}
-    for picture, row in zip(names, found["pictures"], strict=True):
-        with (output / "trajectories" / picture).with_suffix(".csv").open(newline="") as file:
-            first = next(csv.DictReader(file))
-        q[picture] = float(first["mapped"]), row["after"]["mapped"]
-    return q
+    rows = zip(names, found["pictures"], strict=True)
+    return {name: (row["start"]["mapped"], row["after"]["mapped"]) for name, row in rows}
 
 
 def measure(folder: Path, options: list[str], dists: str | None) -> list[dict[str, Any]]:

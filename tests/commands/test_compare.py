@@ -143,6 +143,25 @@ def test_psis_and_runs_are_models_by_a_word(options, tmp_path, micro_run, embedd
     assert found["n"]["shown"] == 1
 
 
+def test_pictures_too_small_to_be_measured_or_chosen_do_not_stop_the_rest(options, tmp_path):
+    photos = tmp_path / "photos"
+    write_image(photos / "icon.png", 0, (8, 8))
+    write_image(photos / "small.png", 0, (24, 24))
+    psi = ["perceptual@selection.psi=efficientnet", f"pristine={photos}", "measures=[ssim]"]
+    outcome = type_in("compare", str(photos), *options, *psi)
+    assert outcome.status == 1
+    told = " ".join(outcome.err.split())
+    assert "icon.png: SSIM of 8 x 8 pixels: expected 11 a side or more" in told
+    assert "small.png: selection.psi: EfficientNet on a picture of 24 x 24" in told
+    assert results(outcome)["n"] == {"pictures": 3, "shown": 2, "failed": 2}
+
+
+def write_page_of(folder: Path, study: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / "index.html").touch()
+    (folder / "study.js").write_text(f'"use strict";\nconst STUDY = {{\n "study": "{study}"}};\n')
+
+
 def write_picks(folder: Path, raters: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for i, (name, picks) in enumerate(raters.items()):
@@ -157,7 +176,9 @@ def test_picks_become_a_ranking(tmp_path):
     raters = {f"rater {i}": picks_of(generator) for i in range(12)}
     raters["nobody | there"] = picks_of(generator, care=0, side="right")
     out = tmp_path / "out"
-    write_picks(out / "picks", raters)
+    write_page_of(out / "page", study="0123456789ab")
+    write_picks(out / "picks" / "0123456789ab", raters)
+    write_picks(out / "picks" / "ba9876543210", {"of another study": raters["rater 0"]})
     outcome = succeed("compare", "rank", f"output={out}", "rank.resamples=100")
     found = results(outcome)
     assert [model["name"] for model in found["models"]] == list(STRENGTHS)
@@ -174,18 +195,23 @@ def test_picks_become_a_ranking(tmp_path):
     with Image.open(out / "ranking.png") as figure:
         assert figure.width > 500
 
-    paths = [str(out / "picks" / "0.json"), str(out / "picks" / "12.json")]
+    given = out / "picks" / "0123456789ab"
+    paths = [str(given / "0.json"), str(given / "12.json")]
     fewer = results(succeed("compare", "rank", *paths, f"output={out}", "rank.drop_flagged=true"))
     assert fewer["n"] == {"raters": 1, "picks": 60, "dropped": 1}
     assert fewer["drawn"] == "picks"
     listed = f"picks=[{','.join(paths)}]"
     assert results(succeed("compare", "rank", listed, f"output={out}"))["n"]["raters"] == 2
+    alone = [paths[1], f"output={out}", "rank.drop_flagged=true"]
+    outcome = type_in("compare", "rank", *alone)
+    assert outcome.status == 1
+    assert "all raters are flagged as inconsistent" in " ".join(outcome.err.split())
 
 
 @pytest.mark.parametrize(
     ("typed", "told"),
     [
-        (["rank", "output=gone"], "gone/picks: expected a .json or .csv file of picks"),
+        (["rank", "output=gone"], "gone/page: no 2AFC page there"),
         (["rank", "a.json", "picks=b.json"], "expected one of both"),
         (["rank", "rank.limits.few=0"], "few=0"),
         (["rank", "rank.drop_flagged=maybe"], "rank.drop_flagged='maybe'"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -157,6 +159,92 @@ def test_adversarial_pictures_are_said(bright, tmp_path):
         assert image.n_frames == 2
 
 
+def test_a_model_that_fails_on_a_picture_does_not_stop_the_rest(bright, tmp_path):
+    for name, grey in {"a": 10, "b": 90}.items():
+        Image.new("RGB", (64, 64), (grey,) * 3).save(write_image(tmp_path / f"in/{name}.png"))
+    picky = [option for option in bright if option not in BRIGHT]
+    picky += ["prior=callable", "prior.function=quality_models:picky"]
+    outcome = type_in("enhance", str(tmp_path / "in"), *picky)
+    assert outcome.status == 1
+    told = "a.png: quality_models:picky: RuntimeError: too dark for me"
+    assert told in " ".join(outcome.err.split())
+    assert [Path(row["name"]).name for row in results(outcome)["pictures"]] == ["b.png"]
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        ("flat", "the prior's score has no gradient"),
+        ("plain_number", "a quality model answered"),
+    ],
+)
+def test_what_cannot_lead_upwards_is_refused(function, told, bright, tmp_path):
+    write_image(tmp_path / "a.png", 0, (64, 64))
+    options = [option for option in bright if option not in BRIGHT]
+    options += ["prior=callable", f"prior.function=quality_models:{function}"]
+    outcome = type_in("enhance", str(tmp_path / "a.png"), *options)
+    assert outcome.status == 1
+    assert told in " ".join(outcome.err.split())
+
+
+def test_metadata_that_a_png_cannot_hold_is_left_out(bright, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = "Ann"
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.jpg", exif=exif)
+    told = (tmp_path / "a.jpg").read_bytes()
+    # Resolution is an unsigned rational: here it is signed, and -1.
+    exif[ExifTags.Base.XResolution] = 1.0
+    Image.new("RGB", (64, 64)).save(tmp_path / "b.jpg", exif=exif)
+    broken = bytearray((tmp_path / "b.jpg").read_bytes())
+    entry = broken.index(bytes.fromhex("011a0005"))
+    broken[entry : entry + 4] = bytes.fromhex("011a000a")
+    place = broken.index(bytes.fromhex("0000000100000001"), entry + 8)
+    broken[place : place + 4] = bytes.fromhex("ffffffff")
+    (tmp_path / "b.jpg").write_bytes(broken)
+    Image.new("RGB", (64, 64)).save(tmp_path / "c.tif", dpi=(72, 72))
+    tiff = (tmp_path / "c.tif").read_bytes()
+    assert b"Ann" in told
+    assert tiff.count(bytes.fromhex("4800000001000000")) == 2
+    (tmp_path / "c.tif").write_bytes(tiff.replace(bytes.fromhex("4800000001000000"), bytes(8)))
+    pictures = [str(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.tif")]
+    outcome = succeed("enhance", *pictures, *bright, "ascent.iterations=0")
+    assert results(outcome)["n"]["pictures"] == 3
+    with Image.open(tmp_path / "out" / "pictures" / "a.png") as image:
+        assert image.getexif()[ExifTags.Base.Artist] == "Ann"
+    with Image.open(tmp_path / "out" / "pictures" / "c.png") as image:
+        assert "dpi" not in image.info
+
+
+def test_nothing_is_written_over_what_was_given(bright, tmp_path):
+    write_image(tmp_path / "out" / "pictures" / "a.png", 0, (64, 64))
+    outcome = type_in("enhance", str(tmp_path / "out" / "pictures"), *bright)
+    assert outcome.status == 1
+    assert "is a result there, which would be written over" in " ".join(outcome.err.split())
+    write_image(tmp_path / "a.png", 1, (64, 64))
+    reference = f"input_reference={tmp_path / 'out' / 'pictures'}"
+    outcome = type_in("enhance", str(tmp_path / "a.png"), *bright, reference)
+    assert outcome.status == 1
+    assert "lies inside of it and could be written over" in " ".join(outcome.err.split())
+
+
+def test_an_old_row_does_not_vouch_for_another_runs_picture(bright, tmp_path, monkeypatch):
+    write_image(tmp_path / "a.png", 0, (64, 64))
+    typed = ["enhance", str(tmp_path / "a.png"), *bright]
+    (first,) = results(succeed(*typed))["pictures"]
+    wanted = (tmp_path / "out" / "pictures" / "a.png").read_bytes()
+
+    def full(path, *arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as disk:
+        disk.setattr("latentiqa.commands.enhance.write_csv", full)
+        assert type_in(*typed, "ascent.iterations=1").status == 1
+    assert (tmp_path / "out" / "pictures" / "a.png").read_bytes() != wanted
+    (again,) = results(succeed(*typed))["pictures"]
+    assert again["signature"] == first["signature"]
+    assert (tmp_path / "out" / "pictures" / "a.png").read_bytes() == wanted
+
+
 def test_after_another_enhancer(bright, tmp_path):
     for i in range(3):
         Image.new("RGB", (64, 64), (90, 90, 90)).save(write_image(tmp_path / f"in/{i}.png"))
@@ -171,6 +259,7 @@ def test_after_another_enhancer(bright, tmp_path):
     assert "2.png: no 2.png in" in told
     (row,) = results(outcome)["pictures"]
     assert row["before"]["prior"] == pytest.approx(90 / 255, abs=1e-3)
+    assert row["start"]["prior"] == pytest.approx(160 / 255, abs=1e-3)
     assert row["after"]["prior"] >= 160 / 255 - 1e-3
 
 

@@ -10,6 +10,7 @@ import pytest
 from simulated_raters import said
 
 from latentiqa.comparison import server as module
+from latentiqa.comparison.page import study_of
 from latentiqa.comparison.server import HOST, make_server
 from latentiqa.errors import ConfigError
 
@@ -35,7 +36,7 @@ def ask(make_page, tmp_path):
         connection.close()
         return found
 
-    send.port = server.server_port
+    send.port, send.study = server.server_port, study_of(page)
     yield send
     server.shutdown()
     server.server_close()
@@ -68,14 +69,22 @@ def test_other_files_are_not(ask, path):
 
 def test_picks_are_written_whole_and_written_over(ask, tmp_path):
     for picks in (2, 1):
-        found = said(picks=said()["picks"][:picks])
+        found = said(study=ask.study, picks=said()["picks"][:picks])
         assert ask("POST", "/picks", json.dumps(found), **JSON)[0] == 204
-        assert json.loads((tmp_path / "picks" / "0123abcd.json").read_text()) == found
-    assert len(list((tmp_path / "picks").iterdir())) == 1
+        folder = tmp_path / "picks" / ask.study
+        assert json.loads((folder / "0123abcd.json").read_text()) == found
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_picks_of_a_page_that_was_made_anew_since_are_refused(ask, tmp_path):
+    status, body, _ = ask("POST", "/picks", json.dumps(said(study="0123456789ab")), **JSON)
+    assert status == 409
+    assert f"the study is {ask.study} now".encode() in body
+    assert not (tmp_path / "picks").exists()
 
 
 def test_what_is_no_session_is_not_written(ask, tmp_path, monkeypatch):
-    good = json.dumps(said())
+    good = json.dumps(said(study=ask.study))
     monkeypatch.setattr(module, "MOST_BYTES", len(good))
     wrong = [
         ("/picks", "{", JSON, 400),
@@ -99,7 +108,8 @@ def test_what_is_no_session_is_not_written(ask, tmp_path, monkeypatch):
 
 def test_picks_that_cannot_be_written_are_not_said_to_be(ask, tmp_path):
     (tmp_path / "picks").write_text("a file where the folder should be")
-    assert ask("POST", "/picks", json.dumps(said()), **JSON)[0] == 500
+    found = json.dumps(said(study=ask.study))
+    assert ask("POST", "/picks", found, **JSON)[0] == 500
 
 
 def test_a_server_needs_a_page_and_a_port(ask, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from miniatures import write_image
 from PIL import Image
 from scripts import script
@@ -22,3 +23,6 @@ def test_inputs_have_their_pristine_ones_and_others_are_for_the_models(tmp_path)
         assert pair[0] != pair[1]
         with Image.open(out / "inputs" / name) as image:
             assert image.size == (32, 32)
+    options[options.index("1")] = "2"
+    with pytest.raises(SystemExit, match="of another call"):
+        PICTURES.main([str(out), *options])

@@ -85,3 +85,5 @@ def test_degraded_photos_are_enhanced_and_measured(photos, tmp_path, micro_folde
     assert sharpened["before"]["LPIPS"] != blurred["before"]["LPIPS"]
     with Image.open(out / "contact_sheet.png") as sheet:
         assert sheet.size == (4 * 68 - 4, 5 * 68 - 4)
+    with pytest.raises(SystemExit, match="of another call"):
+        DEGRADED.main([str(out), "--pictures", str(photos), "--count", "1", "--size", "64", *keys])

@@ -27,11 +27,11 @@ The first form writes to output= (compare/):
 What is done is not done again when the same command is given, nor when models or pictures are
 added. Pictures that fail are listed, and the exit status is then 1.
 
-serve puts the page on this machine alone (127.0.0.1) and writes picks to output/picks/, rank reads
-them there if none are given. It writes ranking.md, .csv, .json and .png and raters.csv to output.
-Raters who miss catch trials, contradict themselves or the others, or lean to a side are flagged
-with the reason; rank.drop_flagged=true ranks without them. A folder of photos that is called
-serve or rank is ./serve, ./rank.
+serve puts the page on this machine alone (127.0.0.1) and writes picks to output/picks/STUDY/, rank
+reads those of the page's study there if none are given. It writes ranking.md, .csv, .json and .png
+and raters.csv to output. Raters who miss catch trials, contradict themselves or the others, or lean
+to a side are flagged with the reason; rank.drop_flagged=true ranks without them. A folder of photos
+that is called serve or rank is ./serve, ./rank.
 """
 
 from __future__ import annotations
@@ -144,6 +144,8 @@ def make(config: DictConfig) -> Done:
     quieten()
     paths = [record.path for record in records if record.name in keys]
     paths, pristine = find_pristine(config, plan, paths, bad)
+    features = features_of(config, plan, paths, bad)
+    paths = list(features)
     rows, scales, identity = enhance_all(config, plan, paths, bad)
     made = [
         Made(
@@ -162,7 +164,7 @@ def make(config: DictConfig) -> Done:
         raise DataError(f"no picture was enhanced and rated by all models:\n{listed(bad)}")
     mapped = to_scales(scores, scales)
     measured = measure_all(config, plan, made)
-    chosen, discrepancies = choose(config, plan, made)
+    chosen, discrepancies = choose(config, plan, made, features)
     study = write_study(config, plan, [made[i] for i in chosen])
     table = write_matrix(plan, mapped, measured, scales)
     results = {
@@ -281,24 +283,57 @@ def plan_run(config: DictConfig) -> Plan:
 def find_pristine(
     config: DictConfig, plan: Plan, paths: Sequence[Path], bad: list[BadImage]
 ) -> tuple[list[Path], dict[Path, Path]]:
-    """Pristine pictures of the inputs; an input without a readable one of its size is bad."""
+    """Pristine pictures of the inputs.
+
+    An input without a readable one of its size, or that cannot be measured against it, is bad:
+    what models make of it has its size, and could not either.
+    """
     if plan.pristine is None:
         return list(paths), {}
 
+    from latentiqa.comparison.measures import measured
     from latentiqa.data.images import BadImage, read_image
 
     found: dict[Path, Path] = {}
     for path in paths:
         try:
             other = enhance.beside(plan.pristine, path, plan.base.pictures[path])
-            sizes = [read_image(p, config.data.max_pixels).shape[:0:-1] for p in (path, other)]
+            image, best = (read_image(p, config.data.max_pixels) for p in (path, other))
+            sizes = [x.shape[:0:-1] for x in (image, best)]
             if sizes[0] != sizes[1]:
                 told = " and ".join(f"{width} x {height}" for width, height in sizes)
                 raise DataError(f"{path}: it and {other} are of {told} pixels; resize one.")
+            measured(image, best, plan.measures)
             found[path] = other
-        except DataError as error:
+        except LatentiqaError as error:
             bad.append(BadImage(path, str(error).removeprefix(f"{path}: ")))
     return list(found), found
+
+
+def features_of(
+    config: DictConfig, plan: Plan, paths: Sequence[Path], bad: list[BadImage]
+) -> dict[Path, Tensor | None]:
+    """Pooled features of the inputs, ``(1, D)``, where some of them are to be chosen by these.
+
+    An input that has none, as it is too small, say, is bad. Without a choice there are none.
+    """
+    import torch
+
+    from latentiqa.data.images import BadImage, read_image
+
+    count = config.selection.count
+    if count is None or len(paths) <= count:
+        return dict.fromkeys(paths)
+    found: dict[Path, Tensor | None] = {}
+    for path in paths:
+        try:
+            batch = read_image(path, config.data.max_pixels)[None].to(plan.base.device)
+            with torch.no_grad():
+                statistics = plan.psi.statistics(batch, config.selection.pooling)
+            found[path] = torch.cat([*statistics.values()], 1).cpu()
+        except LatentiqaError as error:
+            bad.append(BadImage(path, f"selection.psi: {error}"))
+    return found
 
 
 def enhance_all(
@@ -452,7 +487,12 @@ def measure_all(
     return found
 
 
-def choose(config: DictConfig, plan: Plan, made: Sequence[Made]) -> tuple[list[int], list[float]]:
+def choose(
+    config: DictConfig,
+    plan: Plan,
+    made: Sequence[Made],
+    features: Mapping[Path, Tensor | None],
+) -> tuple[list[int], list[float]]:
     """The pictures that people are shown, and how far models' results are apart on each."""
     import torch
 
@@ -460,12 +500,6 @@ def choose(config: DictConfig, plan: Plan, made: Sequence[Made]) -> tuple[list[i
     from latentiqa.data.images import read_image
 
     most = config.data.max_pixels
-
-    def features(image: Tensor) -> Tensor:
-        with torch.no_grad():
-            batch = image[None].to(plan.base.device)
-            return torch.cat([*plan.psi.statistics(batch, config.selection.pooling).values()], 1)
-
     discrepancies = []
     with track("comparing results", len(made)) as advance:
         for found in made:
@@ -475,7 +509,8 @@ def choose(config: DictConfig, plan: Plan, made: Sequence[Made]) -> tuple[list[i
     count = config.selection.count
     if count is None or len(made) <= count:
         return list(range(len(made))), discrepancies
-    between = apart(torch.cat([features(read_image(found.path, most)) for found in made]).cpu())
+    known = [x for found in made if (x := features[found.path]) is not None]
+    between = apart(torch.cat(known))
     return select(discrepancies, between, count, config.selection.diversity), discrepancies
 
 

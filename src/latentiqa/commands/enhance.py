@@ -68,6 +68,9 @@ POSITIONAL = "input"
 
 WAYS = ("strip", "gif", "none")
 
+WRITTEN = ("pictures", "before_after", "way", "models")
+"""Folders below ``output`` with pictures; the last one is of `latentiqa compare`."""
+
 SHOWN = 256, 8
 """Longest side of a picture of the way, and how many at most."""
 
@@ -119,6 +122,11 @@ def plan_run(config: DictConfig) -> Plan:
     other = config.input_reference
     if other is not None and not Path(other).is_dir():
         raise ConfigError(f"input_reference={other}: expected a folder.")
+    if other is not None and Path(other).resolve().is_relative_to(Path(config.output).resolve()):
+        raise ConfigError(
+            f"output={config.output}: input_reference={other} lies inside of it and could be "
+            "written over; expected another folder."
+        )
     judges = {judge.title: judge for judge in map(named, map(str, config.judges))}
     if len(judges) < len(config.judges):
         raise ConfigError(f"judges={list(config.judges)}: two of them have the same name.")
@@ -159,9 +167,11 @@ def named_results(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
     A second picture that differs in its suffix alone keeps that suffix before the new one.
 
     Raises:
-        ConfigError: the results would lie among the inputs, or two have one name.
+        ConfigError: the results would lie among the inputs or in their place, or two have one
+            name.
     """
     results: dict[Path, Path] = {}
+    written = [(output / place).resolve() for place in WRITTEN]
     names: dict[Path, Path] = {}
     for given in map(Path, inputs):
         if given.is_dir() and output.resolve().is_relative_to(given.resolve()):
@@ -169,6 +179,11 @@ def named_results(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
         for path in find_pictures([given]):
             if path in results:
                 continue
+            if any(path.resolve().is_relative_to(place) for place in written):
+                raise ConfigError(
+                    f"output={output}: {path} is a result there, which would be written over; "
+                    "expected another folder."
+                )
             relative = path.relative_to(given) if given.is_dir() else Path(path.name)
             if names.setdefault(relative, path) != path:
                 raise ConfigError(f"{path}: {names[relative]} has the same name; rename one.")
@@ -290,11 +305,13 @@ def enhance_one(config: DictConfig, plan: Plan, enhancer: Enhancer, path: Path) 
         raise DataError(f"{path}: {sizes[0]} pixels, but {other} has {sizes[1]}; resize one.")
     started = time.monotonic()
     found = enhancer(image, reference)
+    done.unlink(missing_ok=True)  # it must not vouch for another run's picture
     write_files(config, plan.folder, name, path, image, found)
     row = {
         "name": str(path),
         "result": str(Path("pictures", name)),
         "before": found.before,
+        "start": found.start,
         "after": found.after,
         "distance": found.distance,
         "adversarial": found.is_adversarial,
@@ -361,7 +378,7 @@ def write_files(
     save_png(folder / "before_after" / name, side_by_side([before, after]))
     write_csv(folder / "trajectories" / name.with_suffix(".csv"), found.rows, list(found.rows[0]))
     side, most = SHOWN
-    frames = [reduced(to_pillow(frame), side) for frame in found.frames.values()]
+    frames = [reduced(to_pillow(frame), side) for frame in found.frames()]
     match config.way.kind:
         case "strip":
             save_png(folder / "way" / name, side_by_side(spread(frames, most)))
@@ -418,7 +435,7 @@ def show(rows: Sequence[Mapping[str, Any]], judges: Sequence[str]) -> None:
             "what rose is not their quality:\n  %s",
             *(len(suspicious), len(rows), "\n  ".join(suspicious)),
         )
-    if flat := [row["name"] for row in rows if row["before"]["mapped"] < FLAT]:
+    if flat := [row["name"] for row in rows if row["start"]["mapped"] < FLAT]:
         log.warning(
             "of %d of %d pictures Q begins near 0, where its scale is flat and the prior leads "
             "nowhere; fit it on pictures like these (reference=FOLDER), or set prior.centre and "

@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from latentiqa.commands.launch import build
 from latentiqa.commands.search_path import config_folder
 from latentiqa.errors import ConfigError
-from latentiqa.hashing import folder_digest
 
 if TYPE_CHECKING:
     from latentiqa.comparison.measures import Measure
@@ -58,10 +57,10 @@ def model_of(config: DictConfig, word: str) -> Model:
         psi = build(options)
         prior = PsiPrior(psi=psi, good=str(config.good), pooling=config.pooling)
         said = {"psi": OmegaConf.to_container(options), "pooling": config.pooling}
-        return Model(word, prior, said | {"good": folder_digest(config.good)})
+        return Model(word, prior, said | {"content": prior.identity()})
     prior = named(word)
     if not isinstance(prior, RunPrior):
-        return Model(prior.title, prior, {"function": word})
+        return Model(prior.title, prior, {"function": word, "content": prior.identity()})
     return Model(prior.title, prior, {"run": find_run(prior.run, config.paths.runs).identity})
 
 

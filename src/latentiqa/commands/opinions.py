@@ -130,7 +130,10 @@ def _inputs(config: DictConfig, words: Sequence[str]) -> list[str]:
     if words:
         return list(words)
     if config.picks is None:
-        return [str(Path(config.output) / "picks")]
+        from latentiqa.comparison.page import study_of
+
+        folder = Path(config.output)
+        return [str(folder / "picks" / study_of(folder / "page"))]
     return list(config.picks) if isinstance(config.picks, ListConfig) else [config.picks]
 
 

@@ -12,10 +12,14 @@ from torchmetrics.functional.image import (
 )
 
 from latentiqa.enhance.nlpd import nlpd
-from latentiqa.errors import ConfigError
+from latentiqa.errors import ConfigError, DataError
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 """A picture and the pristine one, both ``(1, 3, H, W)`` in [0, 1] -> one number."""
+
+
+WINDOW = 11
+"""Pixels a side that SSIM looks at together."""
 
 
 def psnr(image: Tensor, pristine: Tensor) -> Tensor:
@@ -24,7 +28,14 @@ def psnr(image: Tensor, pristine: Tensor) -> Tensor:
 
 
 def ssim(image: Tensor, pristine: Tensor) -> Tensor:
-    """Structural similarity, higher is better; of pictures of 11 pixels a side and more."""
+    """Structural similarity, higher is better.
+
+    Raises:
+        DataError: the pictures have fewer than 11 pixels a side, the size of its window.
+    """
+    if min(image.shape[-2:]) < WINDOW:
+        height, width = image.shape[-2:]
+        raise DataError(f"SSIM of {width} x {height} pixels: expected {WINDOW} a side or more.")
     found = structural_similarity_index_measure(image, pristine, data_range=1.0)
     assert isinstance(found, Tensor)
     return found

@@ -29,6 +29,9 @@ from latentiqa.hashing import digest, file_digest
 STATIC = ("index.html", "page.css", "trials.js", "picks.js", "zoom.js", "page.js")
 """Files of the package that make the page, with study.js and pictures/."""
 
+NAMED = re.compile(r'^const STUDY = \{\s*"study": "([0-9a-f]+)"', re.MULTILINE)
+"""The beginning of study.js."""
+
 SCHEMA = 1
 
 COARSE = 256
@@ -120,6 +123,22 @@ def write_page(
         if re.fullmatch(r"[0-9a-f]{16}\.png", path.name) and path.name not in used:
             path.unlink()  # of the page that was there
     return name
+
+
+def study_of(folder: Path) -> str:
+    """The study's name of a page.
+
+    Args:
+        folder: of the page.
+
+    Raises:
+        ConfigError: there is no page.
+    """
+    script = folder / "study.js"
+    found = script.is_file() and NAMED.search(script.read_text(encoding="utf-8"))
+    if not found or not (folder / "index.html").is_file():
+        raise ConfigError(f"{folder}: no 2AFC page there; make one with latentiqa compare first.")
+    return found[1]
 
 
 def degraded(image: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from latentiqa.comparison.page import study_of
 from latentiqa.comparison.picks import session_of
 from latentiqa.errors import ConfigError, DataError, check_integer
 from latentiqa.files import write_atomic
@@ -33,14 +34,14 @@ class Handler(SimpleHTTPRequestHandler):
 
     Args:
         page: folder of the page.
-        picks: folder that sessions are written to, a file each.
+        picks: folder that sessions are written to, a file each, below the study's name.
     """
 
     protocol_version = "HTTP/1.1"
     timeout = 60
 
     def __init__(self, *arguments: Any, page: Path, picks: Path) -> None:
-        self.picks = picks
+        self.page, self.picks = page, picks
         super().__init__(*arguments, directory=str(page))
 
     def do_GET(self) -> None:
@@ -84,10 +85,14 @@ class Handler(SimpleHTTPRequestHandler):
         except (ValueError, RecursionError, DataError) as error:
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))
             return
+        study = study_of(self.page)
+        if session.study != study:  # a page that was opened before the study was made anew
+            self._refuse(HTTPStatus.CONFLICT, f"the study is {study} now: reload the page")
+            return
         try:
-            # The session is hex digits alone, so the name cannot lead elsewhere.
+            # Study and session are hex digits alone, so the name cannot lead elsewhere.
             text = json.dumps(found, indent=1) + "\n"
-            write_atomic(self.picks / f"{session.session}.json", text)
+            write_atomic(self.picks / study / f"{session.session}.json", text)
         except OSError as error:
             log.error("picks of %s cannot be written: %s", session.rater, error)
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "the picks cannot be written")
@@ -134,8 +139,7 @@ def make_server(page: Path, picks: Path, port: int = 8000) -> ThreadingHTTPServe
         ConfigError: there is no page, or the port is not free or none.
     """
     check_integer("serve.port", port, 0)
-    if not (page / "index.html").is_file() or not (page / "study.js").is_file():
-        raise ConfigError(f"{page}: no 2AFC page there; make one with latentiqa compare first.")
+    study_of(page)
     try:
         return ThreadingHTTPServer((HOST, port), partial(Handler, page=page, picks=picks))
     except (OSError, OverflowError) as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 from latentiqa.enhance.fidelity import Fidelity
 from latentiqa.enhance.prior import Logistic, Quality, checked, rate
 from latentiqa.enhance.space import Space
-from latentiqa.errors import ConfigError, check_integer
+from latentiqa.errors import ConfigError, LatentiqaError, check_integer
 
 if TYPE_CHECKING:
     from latentiqa.backbones.ldm import LatentDiffusion
@@ -150,8 +150,17 @@ class Objective:
     fidelity: Fidelity
 
     def __call__(self, image: Tensor, latents: Tensor | None) -> tuple[Tensor, dict[str, float]]:
-        """J of all pictures together, differentiably, and its parts for the first one."""
+        """J of all pictures together, differentiably, and its parts for the first one.
+
+        Raises:
+            LatentiqaError: the prior's score is not finite, or does not depend on the picture.
+        """
         raw = checked(self.quality(image), image)
+        if image.requires_grad and not raw.requires_grad:
+            raise LatentiqaError(
+                "the prior's score has no gradient, so that nothing leads upwards; it can be a "
+                "judge, or must be computed in PyTorch and without torch.no_grad()."
+            )
         mapped, distance = self.scale(raw), self.fidelity(image, latents)
         each = self.weight * mapped - distance
         parts = {"objective": each, "prior": raw, "mapped": mapped, "distance": distance}
@@ -168,7 +177,7 @@ class Way:
             was not asked; all of the first picture.
         best: the iteration with the highest objective.
         picture: its picture, ``(3, H, W)`` in [0, 1].
-        frames: pictures on the way by iteration.
+        frames: pictures on the way by iteration, in 8 bits, ``(3, H, W)``.
         ended: why: ``reached``, ``no progress`` or ``iterations``.
     """
 
@@ -214,7 +223,7 @@ def ascend(
         z = z.detach().requires_grad_()
         pictures, latents = space.pictures(backbone, z, residual)
         total, parts = objective(pictures, latents)
-        shown = pictures[0].detach()
+        shown = pictures[0].detach().clone()  # the other one of a pair need not be kept with it
         if i == 0 or parts["objective"] > rows[best]["objective"]:
             best, picture = i, shown
         ended = _end(ascent, i, best, parts["mapped"])
@@ -225,7 +234,7 @@ def ascend(
         }
         rows.append({"iteration": i, **parts, **ratings})
         if keep_every is not None and (ended or i % keep_every == 0):
-            frames[i] = shown
+            frames[i] = (shown.clamp(0, 1) * 255).round().to("cpu", torch.uint8)
         if ended:
             break
         (gradient,) = torch.autograd.grad(total, z)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,27 +26,45 @@ class Enhanced:
 
     Attributes:
         picture: ``(3, H, W)`` in [0, 1], as its file holds it, of the input's size.
-        rows: of the ascent of each tile, see `latentiqa.enhance.ascent.Way`, with its number.
-        frames: whole pictures on the way by iteration; a tile whose ascent has ended stays.
+        tiles: how the picture was cut.
+        ways: the ascent of each tile.
         before: of the input: ``prior`` (the raw score), ``mapped``, and each judge's score.
+        start: the same of the picture that the ascent began at: the input, or a reference.
         after: the same of the result.
         distance: of both by the terms that compare pixels; None where there are none.
         ended: why the ascent of each tile ended.
     """
 
     picture: Tensor
-    rows: list[dict[str, Any]]
-    frames: dict[int, Tensor]
+    tiles: Tiles
+    ways: list[Way]
     before: dict[str, float]
+    start: dict[str, float]
     after: dict[str, float]
     distance: float | None
-    ended: list[str]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Of the ascent of each tile, see `latentiqa.enhance.ascent.Way`, with its number."""
+        return [{"tile": i, **row} for i, way in enumerate(self.ways) for row in way.rows]
+
+    @property
+    def ended(self) -> list[str]:
+        """Why the ascent of each tile ended."""
+        return [way.ended for way in self.ways]
+
+    def frames(self) -> Iterator[Tensor]:
+        """Whole pictures on the way, one at a time; a tile whose ascent has ended stays."""
+        for i in sorted({i for way in self.ways for i in way.frames}):
+            last = [max(kept for kept in way.frames if kept <= i) for way in self.ways]
+            frames = [way.frames[kept] for way, kept in zip(self.ways, last, strict=True)]
+            yield self.tiles.blend([frame.float() / 255 for frame in frames])
 
     @property
     def is_adversarial(self) -> bool:
         """Whether the prior rises and every judge falls: what rose is not the quality."""
-        judges = self.before.keys() - {"prior", "mapped"}
-        gains = {name: self.after[name] - score for name, score in self.before.items()}
+        judges = self.start.keys() - {"prior", "mapped"}
+        gains = {name: self.after[name] - score for name, score in self.start.items()}
         return bool(judges) and gains["prior"] > 0 > max(gains[name] for name in judges)
 
 
@@ -91,14 +109,15 @@ class Enhancer:
         tiles = Tiles(height, width, self.tiling, self.space.multiple(self.backbone))
         ways = [self._ascend(tile[None].to(self.backbone.device)) for tile in tiles.cut(start)]
         picture = as_saved(tiles.blend([way.picture for way in ways]))
+        before = self._rated(image)
         return Enhanced(
             picture,
-            [{"tile": number, **row} for number, way in enumerate(ways) for row in way.rows],
-            {i: tiles.blend([_until(way.frames, i) for way in ways]) for i in _iterations(ways)},
-            self._rated(image),
+            tiles,
+            ways,
+            before,
+            before if reference is None else self._rated(reference),
             self._rated(picture),
             self._distance(picture, start),
-            [way.ended for way in ways],
         )
 
     def _ascend(self, tile: Tensor) -> Way:
@@ -129,13 +148,3 @@ class Enhancer:
             "mapped": mapped,
             **{name: rate(judge, batch) for name, judge in self.judges.items()},
         }
-
-
-def _iterations(ways: list[Way]) -> list[int]:
-    """All iterations of which a tile has a frame."""
-    return sorted({i for way in ways for i in way.frames})
-
-
-def _until(frames: Mapping[int, Tensor], i: int) -> Tensor:
-    """The last frame up to iteration i."""
-    return frames[max(kept for kept in frames if kept <= i)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +26,24 @@ def metadata(path: Path) -> dict[str, Any]:
     """What of a file `save_png` keeps: EXIF, ICC profile and resolution.
 
     The orientation is taken out of the EXIF data, as pictures are read upright. A profile of
-    another colour space than RGB does not fit what was read.
+    another colour space than RGB does not fit what was read. What a PNG cannot hold is left out:
+    EXIF data with values of another kind than their tags', and resolutions that are no number.
     """
     kept: dict[str, Any] = {}
     with Image.open(path) as image:
         exif = image.getexif()
         exif.pop(ExifTags.Base.Orientation, None)
         # Its thumbnail is not copied: it shows the picture as it was.
-        if data := exif.tobytes() if len(exif) else b"":
-            kept["exif"] = data
+        with suppress(struct.error, ValueError, TypeError, OverflowError):  # as Pillow packs it
+            if data := exif.tobytes() if len(exif) else b"":
+                kept["exif"] = data
         profile = image.info.get("icc_profile")
         if profile and profile[16:20] == b"RGB ":
             kept["icc_profile"] = profile
-        if "dpi" in image.info:
-            kept["dpi"] = tuple(float(value) for value in image.info["dpi"])
+        dpi = tuple(map(float, image.info.get("dpi", ())))
+        # A PNG's are whole numbers of pixels a metre, in 31 bits.
+        if len(dpi) == 2 and all(0 < value < 1e7 for value in dpi):
+            kept["dpi"] = dpi
     return kept
 
 

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentiqa.data.images import read_image
 from latentiqa.errors import ConfigError, DataError, LatentiqaError
-from latentiqa.hashing import file_digest, folder_digest
+from latentiqa.hashing import digest, file_digest, folder_digest
 from latentiqa.perceptual import PooledPsi
+from latentiqa.recipe import recipe_of
 
 Quality = Callable[[Tensor], Tensor]
 """Pictures ``(B, 3, H, W)`` in [0, 1] -> scores ``(B,)``, higher is better."""
@@ -215,7 +216,15 @@ class FunctionPrior(Prior):
             ) from error
         if not callable(found):
             raise ConfigError(f"prior.function={self.function}: expected a callable.")
-        return cast(Quality, found)
+
+        def quality(image: Tensor) -> Any:  # `checked` sees what it is
+            try:
+                return found(image)
+            except Exception as error:
+                # Of one picture, maybe: the next one may be to its taste.
+                raise LatentiqaError(f"{self.function}: {type(error).__name__}: {error}") from error
+
+        return quality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,8 +264,8 @@ class PsiPrior(Prior):
         return f"psi {type(self.psi).__name__}"
 
     def identity(self) -> str:
-        """See `Prior`: the good pictures."""
-        return folder_digest(self.good)
+        """See `Prior`: the good pictures, and the psi with what it says of its weights."""
+        return digest([folder_digest(self.good), recipe_of(self.psi)])
 
     def load(self, device: torch.device, *, differentiable: bool = True) -> Quality:
         """See `Prior`.
@@ -336,12 +345,17 @@ def rate(quality: Quality, image: Tensor) -> float:
     return checked(quality(image), image).item()
 
 
-def checked(score: Tensor, image: Tensor) -> Tensor:
+def checked(score: Any, image: Tensor) -> Tensor:
     """Scores ``(B,)`` of a model that may be anybody's, in float32.
 
     Raises:
         LatentiqaError: they are not one finite number a picture.
     """
+    if not isinstance(score, Tensor):
+        raise LatentiqaError(
+            f"a quality model answered {type(score).__name__}; expected a tensor of one score for "
+            f"each of {len(image)} pictures."
+        )
     if score.shape != (len(image),) or not score.isfinite().all():
         raise LatentiqaError(
             f"a quality model answered {tuple(score.shape)} {score.detach().flatten()[:3].tolist()}"

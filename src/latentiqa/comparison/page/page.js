@@ -56,6 +56,7 @@
     trials = Trials.schedule(study, session.seed);
     show("trial");
     Zoom.reset();
+    if (session.picks.length) save(); // what a server has missed of them
     next();
   }
 
