@@ -32,7 +32,6 @@ class Enhanced:
         start: the same of the picture that the ascent began at: the input, or a reference.
         after: the same of the result.
         distance: of both by the terms that compare pixels; None where there are none.
-        ended: why the ascent of each tile ended.
     """
 
     picture: Tensor

@@ -149,7 +149,7 @@ def check_pair(key: str, pair: Any) -> None:
     Raises:
         ConfigError: it is something else.
     """
-    texts = list(pair) if isinstance(pair, list | tuple) else [pair]
+    texts = list(pair) if isinstance(pair, Sequence) and not isinstance(pair, str) else [pair]
     if len(set(texts)) != 2 or not all(isinstance(text, str) for text in texts):
         raise ConfigError(f"{key}={pair!r}: expected two prompts, the good one and the bad one.")
 
