@@ -255,8 +255,8 @@ def test_serve_ends_when_it_is_interrupted(tmp_path):
 
     page = tmp_path / "out" / "page"
     page.mkdir(parents=True)
-    for name in ("index.html", "study.js"):
-        (page / name).write_text("here")
+    (page / "index.html").write_text("here")
+    (page / "study.js").write_text('const STUDY = {"study": "0abc"};')
     process = spawn("compare", "serve", f"output={tmp_path / 'out'}", "serve.port=0")
     assert process.stdout is not None
     address = process.stdout.readline().strip()
