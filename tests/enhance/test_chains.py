@@ -119,14 +119,20 @@ def test_gradients_are_those_of_plain_autograd(micro64, z0, chain):
     assert grads[0].abs().max() > 0
 
 
-def test_gradients_in_single_precision_are_near(micro32, pictures):
-    z0 = micro32.encode(pictures[0][:1]).double()
-    grads = []
-    for memory in ("inverse", "plain"):
+def test_the_inverse_in_single_precision_is_as_near_to_double_as_the_graph(
+    micro32, micro64, pictures
+):
+    z0 = micro64.encode(pictures[0][:1].double())
+
+    def gradient(backbone, memory):
         chain = EDICT(steps=10, memory=memory)
-        leaf = chain.invert(micro32, z0).requires_grad_()
-        grads += torch.autograd.grad(chain.denoise(micro32, leaf).square().sum(), leaf)
-    assert (grads[0] - grads[1]).norm() < 1e-5 * grads[1].norm()
+        leaf = chain.invert(backbone, z0).requires_grad_()
+        return torch.autograd.grad(chain.denoise(backbone, leaf).square().sum(), leaf)[0]
+
+    exact = gradient(micro64, "plain")
+    errors = {m: (gradient(micro32, m) - exact).norm() for m in ("inverse", "plain")}
+    # Either rounds in its own places; 1 to 2 times, on three CPUs.
+    assert errors["inverse"] < 4 * errors["plain"] < 4e-4 * exact.norm()
 
 
 def peak(backbone, chain, z0) -> int:
