@@ -7,12 +7,18 @@ biq2021=$1
 kodak=$2
 shift 2
 
-# Of the keys those that evaluating has, too.
-shared=
+shared= # of the keys those that evaluating has, too
+own=    # those of the methods that train a network themselves
 for key in "$@"; do
+    shift
     case $key in
-    trainer*=* | paths.*=* | data.batch_size=* | data.num_workers=*) shared="$shared $key" ;;
+    method.*) own="$own $key" && continue ;;
+    trainer*=* | paths.*=*) shared="$shared $key" ;;
+    data.on_error=* | data.max_pixels=* | data.batch_size=* | data.num_workers=* | data.shard_size=*)
+        shared="$shared $key"
+        ;;
     esac
+    set -- "$@" "$key"
 done
 
 trained() { # trains a run and prints its folder: results.json alone would stand without its evaluations
@@ -21,8 +27,8 @@ trained() { # trains a run and prints its folder: results.json alone would stand
 }
 
 runs=
-for recipe in "lgdm_tiny_256 limit=null" dpiqa_full genziqa_trained; do
-    # shellcheck disable=SC2086 # a recipe may come with a key
+for recipe in "lgdm_tiny_256 limit=null" "dpiqa_full$own" "genziqa_trained$own"; do
+    # shellcheck disable=SC2086 # a recipe may come with keys
     run=$(trained experiment=$recipe dataset.root="$biq2021" "$@")
     # shellcheck disable=SC2086 # keys without blanks
     latentiqa evaluate run="$run" dataset=synthetic dataset.root="$kodak" $shared
@@ -32,4 +38,4 @@ for recipe in "lgdm_tiny_256 limit=null" dpiqa_full genziqa_trained; do
     runs="$runs $run $other"
 done
 # shellcheck disable=SC2086
-latentiqa report $runs view=matrix output=experiments/cross_database/table.md
+latentiqa report $runs view=matrix +kinds.synthetic=synthetic output=experiments/cross_database/table.md

@@ -35,6 +35,8 @@ RECIPES = {
     for verb in ("train", "pretrain", "distill", "enhance", "compare")
     for name in recipes(verb)
 }
+TRAINED = {"rater", "teacher", "training"}
+"""Parts of a method that trains a network."""
 OTHER_VERBS = {
     **dict.fromkeys(("stage", "alignment"), "pretrain"),
     **dict.fromkeys(("student", "augment"), "distill"),
@@ -130,6 +132,14 @@ def test_every_choice_composes_and_builds(group, choice, filled_in, tmp_path):
 def check_method(config: Any, choice: str, _folder: Any) -> None:
     assert config.method.name == config.name == choice
     assert config.method.resolution == config.backbone.resolution
+    for part in TRAINED & config.method.keys():
+        built = build(config.method[part])
+        # What the config spells out is what the classes take by themselves, beside pairs of ours.
+        for name, value in vars(type(built)()).items():
+            given = getattr(built, name)
+            assert (tuple(given) if isinstance(value, tuple) else given) == value or (
+                name == "attributes" and len(given) == 4
+            )
 
 
 def check_backbone(config: Any, choice: str, _folder: Any) -> None:
@@ -323,6 +333,8 @@ def test_every_experiment_states_its_method(name, verb):
     groups["enhance"] = ["backbone", "space", "prior", "fidelity", "ascent"]
     groups["compare"] = ["backbone", "space", "fidelity", "ascent"]
     assert {group: choices[group] for group in groups[verb]} == stated
+    for part in TRAINED & config.get("method", {}).keys():
+        build(config.method[part])
 
 
 @pytest.mark.parametrize("name", SWEEPS)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from command_line import composed
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "cross_database" / "cross.sh"
 
@@ -31,7 +33,8 @@ def calls(tmp_path, monkeypatch) -> Path:
 
 
 def run_script() -> subprocess.CompletedProcess[str]:
-    command = ["sh", str(SCRIPT), "big set", "kodak", "trainer=gpu", "limit=100"]
+    keys = ["trainer=gpu", "limit=100", "data.on_error=skip", "method.training.precision=32-true"]
+    command = ["sh", str(SCRIPT), "big set", "kodak", *keys]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -46,8 +49,34 @@ def test_folders_are_reported_so_that_their_evaluations_are_read(calls):
     ]
     assert asked[-1].split()[1:7] == trained
     assert all("trainer=gpu" in line for line in asked[:-1])
+    assert all("data.on_error=skip" in line for line in asked[:-1])
     # What evaluating does not know is the trainings' alone.
     assert all(("limit=100" in line) == line.startswith("train") for line in asked)
+    # What LGDM does not know is the others'.
+    trainings = [line for line in asked if line.startswith("train")]
+    assert ["precision" in line for line in trainings] == [False] * 2 + [True] * 4
+
+
+def test_each_method_is_trained_on_one_set_and_tested_on_both(calls):
+    assert run_script().returncode == 0
+    *asked, report = [
+        line.split() for line in calls.read_text().replace("big set", "big_set").splitlines()
+    ]
+    configs = [composed(verb, *keys, hydra_too=True) for verb, *keys in asked]
+    sets = [config.hydra.runtime.choices.dataset for config in configs]
+    on = {"biq2021": ("big_set", "official"), "synthetic": ("kodak", 0)}
+    expected = itertools.product(("lgdm", "dpiqa", "genziqa"), on)
+    for i, (method, name) in enumerate(expected):
+        trained, evaluated = configs[2 * i : 2 * i + 2]
+        (other,) = on.keys() - {name}
+        assert (trained.method.name, sets[2 * i], sets[2 * i + 1]) == (method, name, other)
+        assert (trained.dataset.root, trained.split) == on[name]
+        # On BIQ2021 all are tested on the same pictures.
+        part = ("test", "official") if other == "biq2021" else ("all", 0)
+        assert (evaluated.dataset.root, evaluated.part, evaluated.split) == (on[other][0], *part)
+    assert len(configs) == 12
+    # Its folders are the stand-in's.
+    assert composed(*report[:1], "runs=[x]", *report[7:]).view == "matrix"
 
 
 def test_a_training_that_fails_ends_it(calls, monkeypatch):

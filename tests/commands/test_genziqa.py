@@ -168,6 +168,25 @@ def test_scores_are_explained(genziqa, scores_csv, tmp_path):
         assert maps["bad/mean"].shape == (8, 8)
 
 
+def trained(outcome: Outcome) -> dict[str, torch.Tensor]:
+    return load_file(outcome.folder / "rater" / "rater.safetensors")
+
+
+def test_gradients_are_cut_and_pictures_flipped_as_the_paper_does(genziqa, rater, tmp_path):
+    """Both reach the training: seen by the weights, as all else is the same."""
+    weights = trained(genziqa)
+    flipped = succeed("train", *rater, "data.flips=true", *places(tmp_path))
+    assert flipped.results["fit"]["steps"] == genziqa.results["fit"]["steps"]
+    seen = trained(flipped)
+    assert not any(torch.equal(weights[name], one) for name, one in seen.items())
+    # AdamW divides by the gradient's size, until that is far below its epsilon of 1e-8.
+    cut = ["method.training.clip=1e-12", "method.training.weight_decay=0"]
+    still = trained(succeed("train", *rater, *cut, *places(tmp_path)))
+    added = [name for name in weights if "lora_B" in name]  # begins at 0
+    assert all(still[name].abs().max() < 1e-5 for name in added)
+    assert all(weights[name].abs().max() > 1e-3 for name in added)
+
+
 def test_attributes_of_ones_own_are_told_by_a_finished_run(genziqa, scores_csv, tmp_path):
     table = tmp_path / "scores.csv"
     typed = ["score", str(scores_csv.parent / "p0.png"), f"run={genziqa.folder}", "explain=true"]
@@ -177,6 +196,9 @@ def test_attributes_of_ones_own_are_told_by_a_finished_run(genziqa, scores_csv, 
         (row,) = csv.DictReader(file)
     assert list(row) == ["name", "score", "colour"]
     assert 0 < float(row["colour"]) < 1
+    unexplained = [key for key in typed if key != "explain=true"]
+    outcome = type_in(*unexplained, "attributes={colour: [Colourful photo., Dull photo.]}")
+    assert "only explain=true shows them" in outcome.err
     for wrong, told in (("5", "expected pairs of words by name"), ("{a: 5}", "attributes.a=5")):
         outcome = type_in(*typed, f"attributes={wrong}")
         assert outcome.status == 1

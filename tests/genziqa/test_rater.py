@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
@@ -9,6 +11,7 @@ from latentiqa.backbones.source import BackboneSource
 from latentiqa.backbones.stable_diffusion import StableDiffusion
 from latentiqa.errors import ConfigError
 from latentiqa.genziqa.attention import logits, read_attention
+from latentiqa.genziqa.explain import heat_maps
 from latentiqa.genziqa.prompts import encode
 from latentiqa.genziqa.rater import Design, PromptRater
 from latentiqa.genziqa.score import SCORES, Seen, bias, contrast, loss, paper
@@ -112,7 +115,7 @@ def test_a_walk_takes_the_steps_of_diffusers_schedulers(attentive, pictures):
     hook = attentive.unet.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0][:2]))
     encoded = encode(attentive, design.pair)
     z0 = attentive.encode(image)
-    looks = list(rater.looks(z0, names, encoded.context, None))
+    looks = list(rater.looks(z0, names, encoded.context, None, need_noise=True))
     hook.remove()
     ddim = DDIMScheduler.from_config(attentive.scheduler.config, timestep_spacing="leading")
     ddim.set_timesteps(50)  # steps of 20
@@ -223,9 +226,9 @@ def test_training_draws_timesteps_below_a_hundred_and_fresh_noise(rater_of, pict
     rater, asked = rater_of(**ZERO_SHOT), []
     look = rater.look
 
-    def spied(z_t, t, *args):
+    def spied(z_t, t, *args, **kwargs):
         asked.append((t, z_t))
-        return look(z_t, t, *args)
+        return look(z_t, t, *args, **kwargs)
 
     monkeypatch.setattr(rater, "look", spied)
     with torch.no_grad():
@@ -237,6 +240,36 @@ def test_training_draws_timesteps_below_a_hundred_and_fresh_noise(rater_of, pict
     assert torch.equal(scores[0], scores[3])  # a resumed training draws the same
     assert torch.equal(asked[0][1], asked[3][1])
     assert max(timesteps) < 100
+    asked.clear()
+    rater.design = replace(rater.design, train_below=1)
+    with torch.no_grad():
+        for step in (0, 1):
+            rater.training_scores(image, names, step)
+    (first, one), (second, another) = asked
+    assert first == second == 0
+    assert not torch.allclose(one, another)  # the noise is a step's own
+
+
+@torch.no_grad()
+def test_what_reads_attention_alone_ends_after_the_last_layer_that_is_read(attentive, pictures):
+    """Though the score itself needs the noise, which the whole U-Net predicts."""
+    design = Design(**ZERO_SHOT, layers=["mid.*"], attributes={"sharp": ["Sharp.", "Blurry."]})
+    rater, ran = PromptRater(attentive, design), []
+    hook = attentive.unet.conv_out.register_forward_hook(lambda *_: ran.append(1))
+    rater.attributes(pictures[0][:1], ["a.png"])
+    heat_maps(rater, pictures[0][:1], "a.png")
+    assert not ran
+    rater(pictures[0][:1], ["a.png"])
+    assert len(ran) == len(design.timesteps)
+    hook.remove()
+
+
+@torch.no_grad()
+def test_fixed_prompts_that_do_not_fit_are_refused(attentive, rater_of, pictures):
+    long = "Photo. " * attentive.tokenizer.model_max_length
+    rater = rater_of(**ZERO_SHOT, pair=[long + "Good.", long + "Bad."])
+    with pytest.raises(ConfigError, match=r"tokens, but the text encoder takes \d+; use fewer"):
+        rater(pictures[0][:1], ["a.png"])
 
 
 def test_the_gradient_reaches_the_picture(rater_of, pictures):
@@ -279,7 +312,9 @@ def test_zero_shot_scores_of_other_families(family, pictures, tmp_path):
         ({"context_position": "x"}, "expected one of front, middle, end"),
         ({"layers": ["xx"]}, "'xx' names no stage"),
         ({"timesteps": [9, 9]}, r"timesteps=\[9, 9\]: expected each once"),
-        ({"timesteps": [1000]}, "expected one or more integers in 0..999"),
+        ({"timesteps": [1000]}, r"^timesteps=\[1000\]: expected one or more integers in 0..999"),
+        ({"eta": 2}, r"^eta=2: expected a value in \[0, 1\]"),
+        ({"attributes": {"score": ["A.", "B."]}}, "a table of scores has its own score"),
         ({"train_below": 1001}, "expected at most 1000"),
         ({"sharpness": 0.0}, r"sharpness=0\.0: expected a positive number"),
         ({"score": "loss", "layer_weights": "learnt"}, "which reads no layer"),

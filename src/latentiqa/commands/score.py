@@ -63,6 +63,8 @@ def run(config: DictConfig) -> Done:
     check_integer("data.max_pixels", config.data.max_pixels, 1)
     if not isinstance(config.explain, bool):
         raise ConfigError(f"explain={config.explain!r}: expected true or false.")
+    if config.attributes is not None and not config.explain:
+        raise ConfigError(f"attributes={config.attributes}: only explain=true shows them; set it.")
     if output is not None:
         check_writable(output)
     inputs = list(config.input) if isinstance(config.input, ListConfig) else [config.input]

@@ -10,7 +10,8 @@ method=dpiqa or genziqa a U-Net is trained first, which gives the scores itself.
   latentiqa train dataset=csv dataset.path=my.csv guidance=none head=mlp
   latentiqa train method=psi features=efficientnet
   latentiqa train method=dpiqa trainer=gpu method.teacher.tuning=frozen
-  latentiqa train method=genziqa method.rater.tuning=none method.rater.context=0   # zero-shot
+  latentiqa train method=genziqa method.rater.tuning=none method.rater.context=0 \
+      method.rater.score=contrast                               # zero-shot
 
   groups    method backbone timesteps layers guidance perceptual features views head dataset
             trainer logger callbacks experiment sweep debug

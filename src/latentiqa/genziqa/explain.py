@@ -50,7 +50,7 @@ def heat_maps(rater: PromptRater, image: Tensor, name: str) -> tuple[Maps, Maps]
     read = partial(place_means, text=rater.token_weights(encoded))
     good: Maps = {}
     bad: Maps = {}
-    for t, look, _ in rater.looks(z0, [name], encoded.context, read):
+    for t, look, _ in rater.looks(z0, [name], encoded.context, read, need_noise=False):
         rows = {layer: folded(look.read[layer], *z0.shape[2:]) for layer in rater.layers}
         good[t] = {layer: one[0].cpu() for layer, one in rows.items()}
         bad[t] = {layer: one[1].cpu() for layer, one in rows.items()}

@@ -40,7 +40,7 @@ def encode(backbone: LatentDiffusion, texts: Sequence[str]) -> Encoded:
         texts: P prompts.
 
     Raises:
-        ConfigError: the backbone takes no prompt.
+        ConfigError: the backbone takes no prompt, or fewer tokens than one has.
     """
     contexts = [backbone.context(text) for text in texts]
     context = {name: torch.cat([one[name] for one in contexts]) for name in contexts[0]}
@@ -51,6 +51,12 @@ def encode(backbone: LatentDiffusion, texts: Sequence[str]) -> Encoded:
 
 def _said(backbone: Any, texts: Sequence[str]) -> Tensor:
     # Families with a second encoder pad its tokens behind CLIP's; nobody reads attention there.
+    for text in texts:  # what is cut off would be no part of what is scored
+        taken = len(_words(backbone.tokenizer, text)) + 2
+        if taken > (length := _length(backbone.tokenizer)):
+            raise ConfigError(
+                f"{text!r}: {taken} tokens, but the text encoder takes {length}; use fewer words."
+            )
     mask = tokenise(backbone.tokenizer, list(texts)).attention_mask.bool()
     mask[:, 0] = False
     return mask

@@ -33,6 +33,9 @@ CHOICES = {
     "latents": ("mode", "sample"),
 }
 
+COLUMNS = ("name", "score")
+"""Of a table of scores, where attributes have columns, too."""
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Of CLIP's pictures; the authors' code normalises by them what the autoencoder sees."""
@@ -104,6 +107,8 @@ class Design:
         check_pair("pair", self.pair)
         for name, pair in self.attributes.items():
             check_pair(f"attributes.{name}", pair)
+            if name in COLUMNS:
+                raise ConfigError(f"attributes.{name}: a table of scores has its own {name}.")
         if not isinstance(self.context, str):
             check_integer("context", self.context, 0)
         check_integer("lora_rank", self.lora_rank, 1)
@@ -120,7 +125,11 @@ class Design:
             )
         if len(set(self.timesteps)) < len(self.timesteps):
             raise ConfigError(f"timesteps={list(self.timesteps)}: expected each once.")
-        _ = self.path
+        try:
+            _ = self.path
+        except ConfigError as error:  # it knows its own group's keys, which are others
+            own = str(error).replace("timesteps.values", "timesteps")
+            raise ConfigError(own.replace("timesteps.eta", "eta")) from None
 
     @property
     def path(self) -> Timesteps:
@@ -213,7 +222,8 @@ class PromptRater(BackboneRater):
 
     def forward(self, image: Tensor, names: Sequence[str]) -> Tensor:
         """See `Rater.forward`: the mean over the timesteps, each with noise of its own."""
-        return self._mean_score(image, names, self.design.pair, self.design.score)
+        z0 = self.latents(image, names)
+        return self._mean_score(z0, names, self.design.pair, self.design.score)
 
     def attributes(self, image: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """Scores ``(B,)`` from 0 to 1 by each pair of the design's ``attributes``.
@@ -224,8 +234,8 @@ class PromptRater(BackboneRater):
             ConfigError: no attention is read.
         """
         self.check_reads("attributes")
-        pairs = self.design.attributes.items()
-        return {k: self._mean_score(image, names, pair, "contrast") for k, pair in pairs}
+        z0, pairs = self.latents(image, names), self.design.attributes.items()
+        return {name: self._mean_score(z0, names, pair, "contrast") for name, pair in pairs}
 
     def check_reads(self, what: str) -> None:
         """Refuse what is read off attention where none is read.
@@ -240,10 +250,11 @@ class PromptRater(BackboneRater):
             )
 
     def _mean_score(
-        self, image: Tensor, names: Sequence[str], pair: Sequence[str], score: str
+        self, z0: Tensor, names: Sequence[str], pair: Sequence[str], score: str
     ) -> Tensor:
-        encoded, z0 = self.encode_prompts(pair), self.latents(image, names)
-        looks = self.looks(z0, names, encoded.context, self._pool(encoded, len(z0)))
+        encoded, noise = self.encode_prompts(pair), score in OF_NOISE
+        read = self._pool(encoded, len(z0))
+        looks = self.looks(z0, names, encoded.context, read, need_noise=noise)
         scores = [self._score(look, noise, score) for _, look, noise in looks]
         return torch.stack(scores).mean(dim=0)
 
@@ -259,7 +270,8 @@ class PromptRater(BackboneRater):
         encoded, z0 = self.encode_prompts(self.design.pair), self.latents(image, names)
         noise = self._noise(drawn, t, z0)
         z_t = add_noise(z0, noise, self.backbone.rates(t))
-        look = self.look(z_t, t, encoded.context, self._pool(encoded, len(z0)))
+        read = self._pool(encoded, len(z0))
+        look = self.look(z_t, t, encoded.context, read, need_noise=self.design.needs_noise)
         return self._score(look, noise, self.design.score)
 
     def encode_prompts(self, texts: Sequence[str]) -> Encoded:
@@ -282,7 +294,13 @@ class PromptRater(BackboneRater):
         return self.backbone.encode(image, noise)
 
     def looks(
-        self, z0: Tensor, names: Sequence[str], context: Context, read: Read
+        self,
+        z0: Tensor,
+        names: Sequence[str],
+        context: Context,
+        read: Read,
+        *,
+        need_noise: bool,
     ) -> Iterator[tuple[int, Look, Tensor]]:
         """Noise latents to each timestep, or walk there, and look.
 
@@ -294,6 +312,7 @@ class PromptRater(BackboneRater):
             names: the pictures' names.
             context: of P prompts.
             read: see `latentiqa.genziqa.attention.read_attention`.
+            need_noise: whether the predicted noise is wanted at each timestep.
 
         Yields:
             Timestep, what was seen, and the noise in the latents, ``(B, C, h, w)``.
@@ -302,12 +321,14 @@ class PromptRater(BackboneRater):
         if self.design.walk == "apart":
             for t in path.values:
                 noise = self._noise(names, t, z0)
-                yield t, self.look(add_noise(z0, noise, rates(t)), t, context, read), noise
+                z_t = add_noise(z0, noise, rates(t))
+                yield t, self.look(z_t, t, context, read, need_noise=need_noise), noise
             return
         noise, z_t = self._noise(names, path.values[0], z0), z0
         z_t = add_noise(z0, noise, rates(path.values[0]))
         for t, following in zip(path.values, [*path.values[1:], None], strict=True):
-            look = self.look(z_t, t, context, read, need_output=following is not None)
+            walks_on = following is not None
+            look = self.look(z_t, t, context, read, need_noise=need_noise or walks_on)
             yield t, look, (z_t - rates(t).signal * z0) / rates(t).noise
             if following is not None:
                 assert look.predicted is not None
@@ -316,9 +337,7 @@ class PromptRater(BackboneRater):
                 fresh = self._noise(names, following, z0) if sigma > 0 else None
                 z_t = ddim_step(tweedie(z_t, e, rates(t)), e, rates(following), sigma, fresh)
 
-    def look(
-        self, z_t: Tensor, t: int, context: Context, read: Read, need_output: bool = False
-    ) -> Look:
+    def look(self, z_t: Tensor, t: int, context: Context, read: Read, *, need_noise: bool) -> Look:
         """One pass over noisy latents ``(B, C, h, w)``, a copy of them for each prompt.
 
         Args:
@@ -326,7 +345,7 @@ class PromptRater(BackboneRater):
             t: timestep, 0 to 999.
             context: of P prompts, ``(P, ...)``.
             read: see `latentiqa.genziqa.attention.read_attention`.
-            need_output: run to the end even if the score does not need it.
+            need_noise: without it the pass is cut after the last layer that is read.
         """
         backbone, batch = self.backbone, len(z_t)
         prompts = len(next(iter(context.values())))
@@ -337,7 +356,7 @@ class PromptRater(BackboneRater):
             self.layers,
             lambda: backbone.denoise(copies.to(backbone.dtype), t, own),
             read,
-            need_output=need_output or self.design.needs_noise,
+            need_output=need_noise,
         )
         if output is None:
             return Look(seen, None)
