@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from diffusers import (
     FluxTransformer2DModel,
     LDMPipeline,
     PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
     PixArtTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
@@ -117,10 +119,12 @@ def ldm(folder: Path) -> Any:
     return LDMPipeline(vqvae, unet, DDIMScheduler(**SCHEDULER))
 
 
-def pixart(folder: Path) -> Any:
+def pixart(folder: Path, kind: Any = PixArtAlphaPipeline) -> Any:
     encoder, tokenizer = t5(16)
     transformer = PixArtTransformer2DModel(
-        sample_size=128,  # told the picture's size, as alpha at 1024 pixels
+        sample_size=128,
+        # Alpha at 1024 pixels is told the picture's size.
+        use_additional_conditions=kind is PixArtAlphaPipeline,
         num_layers=2,
         num_attention_heads=2,
         attention_head_dim=12,
@@ -128,7 +132,7 @@ def pixart(folder: Path) -> Any:
         caption_channels=16,
     )
     scheduler = DDIMScheduler(beta_start=0.0001, beta_end=0.02, clip_sample=False)
-    return PixArtAlphaPipeline(tokenizer, encoder, AutoencoderKL(**VAE), transformer, scheduler)
+    return kind(tokenizer, encoder, AutoencoderKL(**VAE), transformer, scheduler)
 
 
 def sd3(folder: Path, with_t5: bool = True) -> Any:
@@ -159,7 +163,7 @@ def sd3(folder: Path, with_t5: bool = True) -> Any:
     )
 
 
-def flux(folder: Path) -> Any:
+def flux(folder: Path, told: bool = True) -> Any:
     tokenizer = byte_tokenizer(folder / "a")
     encoder_2, tokenizer_2 = t5(32)
     transformer = FluxTransformer2DModel(
@@ -171,7 +175,7 @@ def flux(folder: Path) -> Any:
         joint_attention_dim=32,
         pooled_projection_dim=16,
         axes_dims_rope=(4, 4, 8),
-        guidance_embeds=True,
+        guidance_embeds=told,  # the scale of guidance, as dev; schnell is not
     )
     return FluxPipeline(
         vae=AutoencoderKL(**VAE, shift_factor=0.1),
@@ -185,6 +189,10 @@ def flux(folder: Path) -> Any:
 
 
 FAMILIES = {"sdxl": sdxl, "ldm": ldm, "pixart": pixart, "sd3": sd3, "flux": flux}
+VARIANTS = {
+    "pixart_sigma": partial(pixart, kind=PixArtSigmaPipeline),
+    "flux_schnell": partial(flux, told=False),
+}
 
 
 def write_pipeline(family: str, folder: Path, **options: Any) -> Any:
@@ -195,7 +203,9 @@ def write_pipeline(family: str, folder: Path, **options: Any) -> Any:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        pipeline = FAMILIES[family](folder.with_name(f"{folder.name}-tokenizers"), **options)
+        pipeline = (FAMILIES | VARIANTS)[family](
+            folder.with_name(f"{folder.name}-tokenizers"), **options
+        )
         denoiser = getattr(pipeline, "transformer", None) or pipeline.unet
         for parameter in denoiser.parameters():
             if not parameter.any():

@@ -63,11 +63,11 @@ def sampled(model: Any, z: torch.Tensor, context: Any, timesteps: list[int], end
     return z
 
 
-@pytest.mark.parametrize("family", ["sdxl", "pixart"])
+@pytest.mark.parametrize("family", ["sdxl", "pixart", "pixart_sigma"])
 def test_two_steps_are_those_of_the_familys_pipeline(family, written, load):
     _, pipe = written(family)
     model, z = load(family), latents(family, wider=4)
-    own = {"use_resolution_binning": False} if family == "pixart" else {}
+    own = {"use_resolution_binning": False} if "pixart" in family else {}
     expected = pipe(
         ["a photo"] * 2, latents=z, num_inference_steps=2, guidance_scale=1.0,
         height=64, width=96, output_type="latent", **own,
@@ -82,16 +82,17 @@ def test_two_steps_are_those_of_the_familys_pipeline(family, written, load):
     assert not torch.allclose(other, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["sd3", "flux"])
+@pytest.mark.parametrize("family", ["sd3", "flux", "flux_schnell"])
 def test_two_steps_of_a_flow_are_eulers_steps_of_its_pipeline(family, written, load):
     _, pipe = written(family)
     model, z = load(family), latents(family, wider=4)
-    start = pipe._pack_latents(z, 2, 4, 8, 12) if family == "flux" else z
+    start = pipe._pack_latents(z, 2, 4, 8, 12) if "flux" in family else z
+    own = {"max_sequence_length": 256} if family == "flux_schnell" else {}
     expected = pipe(
         ["a photo"] * 2, latents=start, sigmas=[0.9, 0.4], num_inference_steps=2,
-        guidance_scale=1.0, height=64, width=96, output_type="latent",
+        guidance_scale=1.0, height=64, width=96, output_type="latent", **own,
     ).images  # fmt: skip
-    if family == "flux":
+    if "flux" in family:
         expected = pipe._unpack_latents(expected, 64, 96, 8)
     assert pipe.scheduler.timesteps.tolist() == pytest.approx([900, 400])
     found = sampled(model, z, model.context("a photo", 2), [900, 400], Rates(1, 0))
@@ -275,7 +276,7 @@ def test_lgdm_with_pmg_from_pictures_to_features(family, written, tmp_path):
         assert not torch.equal(value[0], value[1]), name
 
 
-@pytest.mark.parametrize("family", ["ldm", "flux"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_guidance_moves_the_estimate_towards_the_picture(family, load, pictures):
     """Through the decoder alone, and through the denoiser too."""
     model, (image, names) = load(family), pictures

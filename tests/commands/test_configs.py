@@ -146,6 +146,10 @@ def check_backbone(config: Any, choice: str, _folder: Any) -> None:
     source = build(config.backbone)
     assert source.name == choice
     assert source.is_embedded == choice.startswith("tiny")
+    if choice == "ldm_celebahq":  # safetensors are in a pull request alone
+        assert source.revision == "refs/pr/7"
+    elif not source.is_embedded and choice != "folder":
+        assert re.fullmatch(r"[0-9a-f]{40}", source.revision)
 
 
 def check_stage(config: Any, _choice: str, folder: Any) -> None:

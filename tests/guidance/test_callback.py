@@ -111,6 +111,21 @@ def test_two_lines_guide_img2img_towards_the_picture(pipe, image):
     assert distance(callback) == guided
 
 
+def test_a_last_step_that_denoises_nothing_is_left_as_it_is(pipe, image):
+    """From timestep 0 to what the scheduler calls final, which is timestep 0."""
+    pipe = pipe.to(torch.float32)
+    config = {**pipe.scheduler.config, "set_alpha_to_one": False, "timestep_spacing": "linspace"}
+    other = StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)
+    other.scheduler = DDIMScheduler.from_config(config)
+    other.set_progress_bar_config(disable=True)
+    made = other(
+        "", height=64, width=64, num_inference_steps=3, output_type="latent",
+        callback_on_step_end=PMGCallback(image, PMG()),
+    ).images  # fmt: skip
+    assert other.scheduler.timesteps[-1] == 0
+    assert made.isfinite().all()
+
+
 def test_what_it_cannot_do_is_refused(pipe, image):
     pipe = pipe.to(torch.float32)
 

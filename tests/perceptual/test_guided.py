@@ -1,4 +1,4 @@
-"""LGDM with PMG, guided by each psi whose weights are the user's or the hub's."""
+"""LGDM with PMG, guided by each psi that is not the backbone's own."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from latentiqa.guidance import PMG
 from latentiqa.methods.lgdm import LGDM
 from latentiqa.perceptual import PooledPsi
 from latentiqa.perceptual.dists import DISTSFeatures
+from latentiqa.perceptual.efficientnet import EfficientNetFeatures
+from latentiqa.perceptual.lpips import LPIPSFeatures
+from latentiqa.perceptual.nss import NSS
 from latentiqa.perceptual.resnet import ENCODERS, ResNetFeatures
 from latentiqa.perceptual.vit import CLIPFeatures, DINOv2Features
 from latentiqa.trajectory import Timesteps
 
 MAKERS = {"dists": DISTSFeatures, "clip": CLIPFeatures, "dinov2": DINOv2Features}
+OWN = {"nss": NSS, "lpips": LPIPSFeatures, "efficientnet": EfficientNetFeatures}
+"""Those that need no file."""
 
 
-@pytest.fixture(params=[*MAKERS, *ENCODERS])
+@pytest.fixture(params=[*MAKERS, *ENCODERS, *OWN])
 def psi(request, weights_of):
+    if request.param in OWN:
+        return OWN[request.param]()
     path = str(weights_of(request.param))
     if request.param in MAKERS:
         return MAKERS[request.param](path)

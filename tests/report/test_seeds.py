@@ -95,10 +95,14 @@ def test_a_recipe_is_compared_with_another_seed_by_seed(tmp_path):
         assert alone["seeds"]["difference"] is alone["seeds"]["differences"] is None
 
 
-def test_what_has_no_seed_is_compared_with_each(tmp_path):
+@pytest.mark.parametrize("way", ["no seed", "no noise"])
+def test_what_no_seed_changes_is_compared_with_each(tmp_path, way):
     latents, base = write_run(tmp_path / "latents", "latents"), runs_of_seeds(tmp_path, "none", 2)
     config = load_results([latents])[0].result["config"]
-    change(latents, config={key: value for key, value in config.items() if key != "seed"})
+    if way == "no seed":
+        change(latents, config={key: value for key, value in config.items() if key != "seed"})
+    else:
+        change(latents, config={**config, "seed": 0, "timesteps": {"noised": False}})
     found = load_results([latents, *base])
     joined, _ = over_seeds(found, against="none")
     own, *others = [run.predictions.pred for run in found]

@@ -145,8 +145,8 @@ class BackboneSource:
             raise
         except Exception as error:
             raise LatentiqaError(
-                f"backbone folder {folder} could not be loaded: {error}. Delete it and fetch or "
-                "build it again."
+                f"backbone folder {folder} could not be loaded: {error}. If that names a package, "
+                "install it; if a file is broken, fetch or build the folder again."
             ) from error
         if self.untrained:
             from latentiqa.backbones.reinitialised import reinitialised

@@ -123,6 +123,8 @@ def corrected(guide: Guide, scheduler: Any, t: int, z_t: Tensor, z_prev: Tensor)
     final = scheduler.final_alpha_cumprod
     abars = scheduler.alphas_cumprod[t], scheduler.alphas_cumprod[t_prev] if t_prev >= 0 else final
     rates, rates_prev = (Rates(float(abar) ** 0.5, (1 - float(abar)) ** 0.5) for abar in abars)
+    if rates == rates_prev:  # nothing was denoised, as at a last timestep of 0
+        return z_prev
     z0, noise = estimate_and_noise(z_t, z_prev, rates, rates_prev)
     move = guide(Step(t, z_t, noise, z0, rates, rates_prev)) - z0
     return z_prev + rates_prev.signal * move

@@ -21,6 +21,9 @@ from latentiqa.runs import signature
 INTERVALS = {"srcc": True, "plcc": False}
 """Figures that get an interval, and whether they are of ranks."""
 
+SEEDED = ("views", "augment")
+"""Groups that may take the seed: random crops do."""
+
 
 def over_seeds(finished: Iterable[Finished], against: str | None = None) -> list[dict[str, Any]]:
     """Join results that differ in nothing but the seed of the noise.
@@ -66,8 +69,7 @@ def _recipe(result: Mapping[str, Any]) -> str:
     config = copy.deepcopy(dict(result.get("config") or {}))
     for key in ("seed", "evaluation"):
         config.pop(key, None)
-    # Random crops take it from there.
-    for group in ("views", "augment"):
+    for group in SEEDED:
         (config.get(group) or {}).pop("seed", None)
     return signature(
         config,
@@ -143,8 +145,14 @@ def _difference(group: list[Finished], bases: Sequence[list[Finished]]) -> dict[
 
 
 def _by_seed(group: Iterable[Finished]) -> dict[Any, Any]:
-    """Scores by the seed of the noise."""
-    return {(run.result.get("config") or {}).get("seed"): run.predictions.pred for run in group}
+    """Scores by the seed of the noise, by None where there is no noise."""
+    return {_noise_seed(run.result.get("config") or {}): run.predictions.pred for run in group}
+
+
+def _noise_seed(config: Mapping[str, Any]) -> Any:
+    noised = (config.get("timesteps") or {}).get("noised", True)
+    seeded = any("seed" in (config.get(group) or {}) for group in SEEDED)
+    return config.get("seed") if noised or seeded else None
 
 
 def _mean(values: Sequence[Any]) -> Any:
