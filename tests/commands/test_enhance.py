@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command_line import Outcome, succeed, type_in
 from miniatures import write_clip, write_image
 from PIL import ExifTags, Image, ImageCms
@@ -146,6 +147,27 @@ def test_a_prior_that_leads_nowhere_is_said(bright, tmp_path):
     assert told in " ".join(far.err.split())
 
 
+def test_a_picture_that_memory_is_not_enough_for_does_not_stop_the_rest(
+    bright, tmp_path, monkeypatch
+):
+    from latentiqa.enhance.enhancer import Enhancer
+
+    for name, side in (("large.png", 96), ("small.png", 64)):
+        write_image(tmp_path / "photos" / name, 0, (side, side))
+    whole = Enhancer.__call__
+
+    def limited(self, image, *rest):
+        if image.shape[-1] > 64:
+            raise torch.OutOfMemoryError("tried to allocate 9 GiB")
+        return whole(self, image, *rest)
+
+    monkeypatch.setattr(Enhancer, "__call__", limited)
+    outcome = type_in("enhance", str(tmp_path / "photos"), *bright)
+    assert outcome.status == 1
+    assert "large.png: the device's memory is not enough" in " ".join(outcome.err.split())
+    assert [Path(row["name"]).name for row in results(outcome)["pictures"]] == ["small.png"]
+
+
 def test_adversarial_pictures_are_said(bright, tmp_path):
     Image.new("RGB", (64, 64), (90, 90, 90)).save(tmp_path / "a.png")
     pixels = ["space=pixels", "ascent.rule.gain=1e6", "judges=[quality_models:darkness]"]
@@ -187,6 +209,24 @@ def test_what_cannot_lead_upwards_is_refused(function, told, bright, tmp_path):
     assert told in " ".join(outcome.err.split())
 
 
+ARTIST = (bytes.fromhex("013b0002"), bytes.fromhex("013b0005"))
+"""Tag 315 as ASCII and as rational."""
+
+
+def test_xmp_is_kept_without_the_orientation(bright, tmp_path):
+    xmp = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+    <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+    <rdf:Description tiff:Orientation="6" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"
+    xmlns:dc="http://purl.org/dc/elements/1.1/" dc:rights="© Ann"/></rdf:RDF></x:xmpmeta>
+    <?xpacket end="w"?>"""
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.jpg", xmp=xmp.encode())
+    succeed("enhance", str(tmp_path / "a.jpg"), *bright, "ascent.iterations=0")
+    with Image.open(tmp_path / "out" / "pictures" / "a.png") as image:
+        kept = image.info["xmp"].decode()
+    assert 'dc:rights="© Ann"' in kept
+    assert "Orientation" not in kept
+
+
 def test_metadata_that_a_png_cannot_hold_is_left_out(bright, tmp_path):
     exif = Image.Exif()
     exif[ExifTags.Base.Artist] = "Ann"
@@ -206,9 +246,12 @@ def test_metadata_that_a_png_cannot_hold_is_left_out(bright, tmp_path):
     assert b"Ann" in told
     assert tiff.count(bytes.fromhex("4800000001000000")) == 2
     (tmp_path / "c.tif").write_bytes(tiff.replace(bytes.fromhex("4800000001000000"), bytes(8)))
-    pictures = [str(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.tif")]
+    # The artist is a text: here it is a rational.
+    (tmp_path / "d.jpg").write_bytes(told.replace(*ARTIST))
+    assert (tmp_path / "d.jpg").read_bytes() != told
+    pictures = [str(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.tif", "d.jpg")]
     outcome = succeed("enhance", *pictures, *bright, "ascent.iterations=0")
-    assert results(outcome)["n"]["pictures"] == 3
+    assert results(outcome)["n"]["pictures"] == 4
     with Image.open(tmp_path / "out" / "pictures" / "a.png") as image:
         assert image.getexif()[ExifTags.Base.Artist] == "Ann"
     with Image.open(tmp_path / "out" / "pictures" / "c.png") as image:

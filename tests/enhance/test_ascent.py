@@ -292,7 +292,7 @@ def test_a_picture_of_odd_size_is_enhanced_in_tiles(micro):
 
 @pytest.mark.parametrize(
     ("judges", "expected"),
-    [([], False), (["darkness"], True), (["darkness", "brightness"], False)],
+    [([], None), (["darkness"], True), (["darkness", "brightness"], False)],
 )
 def test_a_rise_that_no_judge_confirms_is_adversarial(micro, judges, expected):
     models = {name: getattr(quality_models, name) for name in judges}

@@ -121,6 +121,28 @@ def test_the_bootstrap_of_a_correlation_is_of_the_mean_over_a_methods_scores(ran
     assert found == pytest.approx(np.quantile(means, [0.025, 0.975]))
 
 
+@pytest.mark.parametrize("ranks", [False, True])
+def test_clusters_are_drawn_whole(ranks):
+    """Of unequal sizes, so that resamples are, too."""
+    y, a, b = drawn(np.random.default_rng(7), 30, 0.7, 0.5, 0.4).round(1)
+    originals = ["x.png"] * 3 + ["y.png"] * 11 + ["z.png"] * 4 + ["w.png"] * 12
+    r = stats.spearmanr if ranks else stats.pearsonr
+    members = [np.flatnonzero(np.array(originals) == name) for name in sorted(set(originals))]
+    rows = [
+        np.concatenate([members[c] for c in row])
+        for row in np.random.default_rng(3).integers(4, size=(300, 4))
+    ]
+    options = {"ranks": ranks, "seed": 3, "resamples": 300, "clusters": originals}
+    found = bootstrap_difference(y, a, b, **options)
+    differences = [r(y[i], a[i])[0] - r(y[i], b[i])[0] for i in rows]
+    assert found == pytest.approx(np.quantile(differences, [0.025, 0.975]))
+    found = bootstrap_correlation(y, a, **options)
+    assert found == pytest.approx(np.quantile([r(y[i], a[i])[0] for i in rows], [0.025, 0.975]))
+    for wrong in (["x.png"] * 30, originals[:-1]):
+        with pytest.raises(DataError, match=r"clusters of \d+ pictures: expected two"):
+            bootstrap_correlation(y, a, clusters=wrong)
+
+
 def test_the_bootstrap_of_a_difference_leaves_constant_resamples_out():
     y, a, b = [1.0, 2.0, 3.0, 4.0], [0.1, 0.1, 0.1, 0.7], [4.0, 3.0, 2.0, 1.0]
     for ranks in (False, True):

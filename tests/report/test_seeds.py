@@ -15,11 +15,11 @@ from latentiqa.report.finished import load_results
 from latentiqa.report.seeds import over_seeds
 
 
-def runs_of_seeds(folder: Path, name: str, n: int = 3) -> list[Path]:
+def runs_of_seeds(folder: Path, name: str, n: int = 3, **more) -> list[Path]:
     """Runs whose predictions differ, as those of other noise do."""
     runs = []
     for seed in range(n):
-        run = write_run(folder / name / str(seed), name, seed=seed, noise=0.2)
+        run = write_run(folder / name / str(seed), name, seed=seed, noise=0.2, **more)
         config = load_results([run])[0].result["config"]
         views = {"size": 64, "seed": seed}
         own = {"seed": seed, "views": views, "augment": {"size": 64, "seed": seed}}
@@ -114,6 +114,24 @@ def test_what_no_seed_changes_is_compared_with_each(tmp_path, way):
     assert joined["seeds"]["differences"] == pytest.approx(each)
     interval = joined["seeds"]["difference"]["low"], joined["seeds"]["difference"]["high"]
     assert interval == pytest.approx(bootstrap_difference(target, [own, own], others))
+
+
+def test_intervals_draw_what_belongs_together(tmp_path):
+    labels = [f"{i % 7}.png" for i in range(40)]
+    own, base = (
+        runs_of_seeds(tmp_path, name, 2, attributes={"original": labels})
+        for name in ("pmg", "none")
+    )
+    found = load_results([*own, *base])
+    first, scores = found[0].predictions, [run.predictions.pred for run in found]
+    pmg, _ = over_seeds(found, against="none", clusters="original")
+    test, difference = pmg["metrics"]["test"]["srcc"], pmg["seeds"]["difference"]
+    expected = bootstrap_correlation(first.target, *scores[:2], clusters=labels)
+    assert (test["low"], test["high"]) == expected
+    expected = bootstrap_difference(first.target, scores[:2], scores[2:], clusters=labels)
+    assert (difference["low"], difference["high"]) == expected
+    with pytest.raises(DataError, match="no column 'kind'; clusters takes null or one of"):
+        over_seeds(found, clusters="kind")
 
 
 def test_what_to_compare_with_has_to_be_there_once(tmp_path):

@@ -162,6 +162,7 @@ def make(config: DictConfig) -> Done:
     made, scores = judge_all(config, plan, made, bad)
     if not made:
         raise DataError(f"no picture was enhanced and rated by all models:\n{listed(bad)}")
+    alone = alone_of(plan, scores)
     mapped = to_scales(scores, scales)
     measured = measure_all(config, plan, made)
     chosen, discrepancies = choose(config, plan, made, features)
@@ -180,6 +181,7 @@ def make(config: DictConfig) -> Done:
             "pictures": len(made),
             "shown": len(chosen),
             "failed": len({one.path for one in bad}),
+            "adversarial": sum(sum(values) for values in alone.values()),
         },
         **table,
         "study": study,
@@ -190,7 +192,9 @@ def make(config: DictConfig) -> Done:
                 "discrepancy": discrepancies[i],
                 "scores": at(scores, i),
                 "measures": at(measured, i),
-                "enhanced": found.rows,
+                "enhanced": {
+                    name: {**row, "adversarial": alone[name][i]} for name, row in found.rows.items()
+                },
             }
             for i, found in enumerate(made)
         ],
@@ -203,11 +207,37 @@ def make(config: DictConfig) -> Done:
     }
     path = plan.base.folder / "results.json"
     write_json(path, results)
+    if told := [f"{m}: {sum(values)} of {len(made)}" for m, values in alone.items() if any(values)]:
+        log.warning(
+            "adversarial: a model's own score rises and that of every other one falls; what rose "
+            "is not the quality:\n  %s",
+            "\n  ".join(told),
+        )
     if bad:
         log.error("%d pictures failed:\n%s", len({image.path for image in bad}), listed(bad))
     log.info("page: %s, or latentiqa compare serve", plan.base.folder / "page" / "index.html")
     print(path)
     return Done(status=1 if bad else 0)
+
+
+def alone_of(
+    plan: Plan, scores: Mapping[str, Mapping[str, Sequence[float]]]
+) -> dict[str, list[bool]]:
+    """Of each model on which of its pictures its own score rises and that of all others falls."""
+    from latentiqa.enhance.enhancer import rises_alone
+
+    found: dict[str, list[bool]] = {}
+    for model in plan.models:
+        gains = {
+            judge: [
+                after - before for after, before in zip(values, scores[INPUT][judge], strict=True)
+            ]
+            for judge, values in scores[model.name].items()
+        }
+        own = gains.pop(model.name)
+        others = zip(*gains.values(), strict=True)
+        found[model.name] = [bool(rises_alone(*pair)) for pair in zip(own, others, strict=True)]
+    return found
 
 
 def at(table: Mapping[str, Mapping[str, Sequence[float]]], i: int) -> dict[str, dict[str, float]]:
@@ -274,7 +304,12 @@ def plan_run(config: DictConfig) -> Plan:
     distances = {m: distance_of(config, m) for m in config.measures if m not in MEASURES}
     measures = {m: MEASURES.get(m) or distances[m] for m in config.measures}
     pristine = None if folder is None else Path(folder)
-    return Plan(base, models, judges, measures, psi, Options(**config.page), pristine)
+    options = Options(**config.page)
+    for model in models:
+        model.prior.check()
+    for judge in judges:
+        judge.prior.check(differentiable=False)
+    return Plan(base, models, judges, measures, psi, options, pristine)
 
 
 # ---- what is made
@@ -361,7 +396,8 @@ def enhance_all(
         with track(f"enhancing by {model.name}", len(paths)) as advance:
             for path in paths:
                 try:
-                    rows[model.name][path] = enhance.enhance_one(own, its, enhancer, path)
+                    with enhance.memory_told():
+                        rows[model.name][path] = enhance.enhance_one(own, its, enhancer, path)
                 except LatentiqaError as error:
                     reason = str(error).removeprefix(f"{path}: ")
                     bad.append(BadImage(path, f"{model.name}: {reason}"))
@@ -436,8 +472,9 @@ def judge_one(
     with track(f"rating by {judge.name}", len(missing)) as advance:
         for path in missing:
             try:
-                image = read_image(path, config.data.max_pixels)[None].to(plan.base.device)
-                known[content[path]] = rate(quality, image)
+                with enhance.memory_told():
+                    image = read_image(path, config.data.max_pixels)[None].to(plan.base.device)
+                    known[content[path]] = rate(quality, image)
             except LatentiqaError as error:
                 failed[path] = str(error)
             advance()

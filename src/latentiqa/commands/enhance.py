@@ -28,7 +28,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -135,10 +136,14 @@ def plan_run(config: DictConfig) -> Plan:
     terms = build(config.fidelity)
     if not terms:
         raise ConfigError("fidelity: expected one or more terms; choose one of conf/fidelity/.")
+    prior = build(config.prior)
+    prior.check()
+    for judge in judges.values():
+        judge.check(differentiable=False)
     return Plan(
         build(config.backbone),
         build(config.space),
-        build(config.prior),
+        prior,
         terms,
         build(config.ascent),
         Tiling(config.tiles.side, config.tiles.overlap),
@@ -211,7 +216,8 @@ def run(config: DictConfig) -> Done:
     with track("enhancing", len(keys)) as advance:
         for record in (record for record in records if record.name in keys):
             try:
-                rows.append(enhance_one(config, plan, enhancer, record.path))
+                with memory_told():
+                    rows.append(enhance_one(config, plan, enhancer, record.path))
             except LatentiqaError as error:
                 bad.append(BadImage(record.path, str(error).removeprefix(f"{record.path}: ")))
             advance()
@@ -223,6 +229,25 @@ def run(config: DictConfig) -> Done:
         log.error("%d of %d pictures failed:\n%s", len(bad), len(records), listed(bad))
     print(path)
     return Done(status=1 if bad else 0)
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """Make of a device without memory for a picture an error that is this picture's alone.
+
+    Raises:
+        LatentiqaError: it is.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise LatentiqaError(
+            f"the device's memory is not enough for it ({error}); use a smaller tiles.side or "
+            "picture, or trainer=cpu."
+        ) from error
 
 
 def told(prior: Prior, scale: Logistic) -> tuple[str, float, float, str]:
@@ -406,7 +431,8 @@ def results_of(
         "n": {
             "pictures": len(rows),
             "prior_rises": rises,
-            "adversarial": sum(row["adversarial"] for row in rows),
+            # Of none without a judge.
+            "adversarial": sum(bool(row["adversarial"]) for row in rows) if plan.judges else None,
             "failed": len(bad),
         },
         "pictures": list(rows),

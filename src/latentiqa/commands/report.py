@@ -19,6 +19,8 @@ Folders are searched through. Prints Markdown; output=FILE.md, .csv or .tex writ
                   95 % interval over pictures; how far the noise moves a score, as a share of the
                   spread of scores over pictures; SRCC of two seeds' scores
       against     name of a recipe: by how much SRCC is above its, with the interval
+      clusters    column of predictions.csv, such as original: its pictures are drawn together for
+                  the intervals, as they are not independent of each other
   view=matrix     a row a method, a column a dataset that it was tested or evaluated on; means over
                   all synthetic, authentic and generated ones, weighted by pictures
       kinds       of datasets whose results do not say theirs: '+kinds.mine=authentic'
@@ -62,6 +64,7 @@ ABOUT_SEEDS = (
     "seeds: the head is fitted anew with each; intervals are over pictures. Noise: standard "
     "deviation of a picture's score over seeds, as a share of that over pictures"
 )
+ABOUT_CLUSTERS = "intervals draw all pictures of one {} together, of which there are {}"
 ABOUT_AGAINST = (
     "against {}: difference of SRCC on the same pictures, mean over the seeds that both have; its "
     "interval is over pictures, conditional on these draws of the noise"
@@ -105,13 +108,17 @@ def _splits(finished: Sequence[Finished], config: DictConfig) -> Table:
 
 
 def _seeds(finished: Sequence[Finished], config: DictConfig) -> Table:
-    against = config.against
+    against, clusters = config.against, config.clusters
     columns, notes = SEED_COLUMNS, [ABOUT_SEEDS]
     if against is not None:
         columns = columns | {f"Against {against}": "seeds.difference"}
         columns |= {"Seed by seed": "seeds.differences"}
         notes = [*notes, ABOUT_AGAINST.format(against)]
-    rows = _rows(over_seeds(finished, against), config, **columns)
+    rows = _rows(over_seeds(finished, against, clusters), config, **columns)
+    if clusters is not None:
+        numbers = {len(set(run.predictions.attributes[clusters])) for run in finished}
+        told = " to ".join(str(number) for number in sorted({min(numbers), max(numbers)}))
+        notes = [*notes, ABOUT_CLUSTERS.format(clusters, told)]
     return replace(rows, notes=[*notes, *rows.notes])
 
 

@@ -110,7 +110,8 @@ class Ascent:
     Args:
         rule: makes the moves.
         iterations: at most so many.
-        stop_at: a mapped score of the result that is enough, in (0, 100]; None: never enough.
+        stop_at: a mapped score on the way that is enough, in (0, 100]; None: never enough. What is
+            kept is still the picture with the best objective, whose own score may be below it.
         patience: end after so many iterations in a row without a new best objective; None: never.
         judge_every: iterations between two ratings by the judges; the last one is rated, too.
 

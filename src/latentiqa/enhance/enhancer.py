@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +60,24 @@ class Enhanced:
             yield self.tiles.blend([frame.float() / 255 for frame in frames])
 
     @property
-    def is_adversarial(self) -> bool:
-        """Whether the prior rises and every judge falls: what rose is not the quality."""
+    def is_adversarial(self) -> bool | None:
+        """Whether the prior rises and every judge falls: what rose is not the quality.
+
+        None without a judge.
+        """
         judges = self.start.keys() - {"prior", "mapped"}
         gains = {name: self.after[name] - score for name, score in self.start.items()}
-        return bool(judges) and gains["prior"] > 0 > max(gains[name] for name in judges)
+        return rises_alone(gains["prior"], [gains[name] for name in judges])
+
+
+def rises_alone(gain: float, others: Sequence[float]) -> bool | None:
+    """Whether a model's score rises and that of all others falls; None without others.
+
+    Example:
+        >>> rises_alone(0.1, [-0.2, -0.1]), rises_alone(0.1, [-0.2, 0.1]), rises_alone(0.1, [])
+        (True, False, None)
+    """
+    return gain > 0 > max(others) if others else None
 
 
 @dataclass(frozen=True)
@@ -106,18 +119,13 @@ class Enhancer:
         start = image if reference is None else reference
         height, width = image.shape[-2:]
         tiles = Tiles(height, width, self.tiling, self.space.multiple(self.backbone))
+        # The whole picture takes most memory where models rate it: what is too large fails here.
+        before = self._rated(image)
+        began = before if reference is None else self._rated(reference)
         ways = [self._ascend(tile[None].to(self.backbone.device)) for tile in tiles.cut(start)]
         picture = as_saved(tiles.blend([way.picture for way in ways]))
-        before = self._rated(image)
-        return Enhanced(
-            picture,
-            tiles,
-            ways,
-            before,
-            before if reference is None else self._rated(reference),
-            self._rated(picture),
-            self._distance(picture, start),
-        )
+        distance = self._distance(picture, start)
+        return Enhanced(picture, tiles, ways, before, began, self._rated(picture), distance)
 
     def _ascend(self, tile: Tensor) -> Way:
         latents = self.space.latents(self.backbone, tile)

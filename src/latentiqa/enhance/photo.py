@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import struct
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,10 +11,14 @@ from typing import Any
 
 import torch
 from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from latentiqa.data.distortions import to_bytes
 from latentiqa.files import write_atomic
+
+ORIENTATION = re.compile(r'tiff:Orientation="\d"|<tiff:Orientation>\d</tiff:Orientation>')
+"""Of XMP, in its two spellings."""
 
 
 def to_pillow(image: Tensor) -> Image.Image:
@@ -23,9 +27,9 @@ def to_pillow(image: Tensor) -> Image.Image:
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    """What of a file `save_png` keeps: EXIF, ICC profile and resolution.
+    """What of a file `save_png` keeps: EXIF, XMP, ICC profile and resolution.
 
-    The orientation is taken out of the EXIF data, as pictures are read upright. A profile of
+    The orientation is taken out of EXIF and XMP, as pictures are read upright. A profile of
     another colour space than RGB does not fit what was read. What a PNG cannot hold is left out:
     EXIF data with values of another kind than their tags', and resolutions that are no number.
     """
@@ -34,9 +38,14 @@ def metadata(path: Path) -> dict[str, Any]:
         exif = image.getexif()
         exif.pop(ExifTags.Base.Orientation, None)
         # Its thumbnail is not copied: it shows the picture as it was.
-        with suppress(struct.error, ValueError, TypeError, OverflowError):  # as Pillow packs it
+        # Pillow packs it by the tags; its errors for what does not fit them are of any kind.
+        with suppress(Exception):
             if data := exif.tobytes() if len(exif) else b"":
                 kept["exif"] = data
+        xmp = image.info.get("xmp")
+        if isinstance(xmp, bytes):
+            with suppress(UnicodeDecodeError):
+                kept["xmp"] = ORIENTATION.sub("", xmp.decode("utf-8").strip("\0"))
         profile = image.info.get("icc_profile")
         if profile and profile[16:20] == b"RGB ":
             kept["icc_profile"] = profile
@@ -47,10 +56,13 @@ def metadata(path: Path) -> dict[str, Any]:
     return kept
 
 
-def save_png(path: Path, image: Image.Image, **kept: Any) -> None:
+def save_png(path: Path, image: Image.Image, xmp: str | None = None, **kept: Any) -> None:
     """Write a PNG atomically, with what `metadata` kept."""
+    text = PngInfo()
+    if xmp is not None:
+        text.add_itxt("XML:com.adobe.xmp", xmp)
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", **kept)
+    image.save(buffer, format="PNG", pnginfo=text, **kept)
     write_atomic(path, buffer.getvalue())
 
 

@@ -114,6 +114,16 @@ class Prior(ABC):
             differentiable: whether scores have gradients.
         """
 
+    def check(self, *, differentiable: bool = True) -> None:  # noqa: B027
+        """Refuse what `load` would, as far as that can be told before anything is loaded.
+
+        Args:
+            differentiable: see `load`.
+
+        Raises:
+            ConfigError: it is not there, or has no gradient.
+        """
+
     def identity(self) -> str | None:
         """Names what its scores depend on beside the description, or None where nothing is known.
 
@@ -151,6 +161,18 @@ class RunPrior(Prior):
     def title(self) -> str:
         """The folder's name."""
         return Path(self.run).name
+
+    def check(self, *, differentiable: bool = True) -> None:
+        """See `Prior`: guided runs have no gradient."""
+        from latentiqa.commands.trained import find_run
+
+        run = find_run(self.run, "runs")
+        guidance = (run.results.get("config") or {}).get("guidance") or {}
+        if differentiable and guidance and not guidance["_target_"].endswith(".NoGuidance"):
+            raise ConfigError(
+                f"prior.run={self.run}: it is guided; its corrections are gradients themselves. "
+                "Expected a run that was trained with guidance=none."
+            )
 
     def load(self, device: torch.device, *, differentiable: bool = True) -> Quality:
         """See `Prior`; raises as `latentiqa.metric.load_metric`."""
@@ -202,12 +224,11 @@ class FunctionPrior(Prior):
         path = None if spec is None else spec.origin
         return file_digest(path) if path is not None and Path(path).is_file() else None
 
-    def load(self, device: torch.device, *, differentiable: bool = True) -> Quality:
-        """See `Prior`.
+    def check(self, *, differentiable: bool = True) -> None:
+        """See `Prior`."""
+        self._found()
 
-        Raises:
-            ConfigError: there is no such callable.
-        """
+    def _found(self) -> Any:
         try:
             found: Any = resolve_name(self.function)
         except (ImportError, AttributeError, ValueError) as error:
@@ -216,6 +237,15 @@ class FunctionPrior(Prior):
             ) from error
         if not callable(found):
             raise ConfigError(f"prior.function={self.function}: expected a callable.")
+        return found
+
+    def load(self, device: torch.device, *, differentiable: bool = True) -> Quality:
+        """See `Prior`.
+
+        Raises:
+            ConfigError: there is no such callable.
+        """
+        found = self._found()
 
         def quality(image: Tensor) -> Any:  # `checked` sees what it is
             try:
@@ -306,10 +336,18 @@ def named(text: str) -> Prior:
     Args:
         text: ``module:name``, a run's folder, or the name of a scorer inside the package.
 
+    Raises:
+        ConfigError: it is a word of `latentiqa compare` alone.
+
     Example:
         >>> named("lgdm").title, named("my_models:sharpness").title, named("runs/a-1").title
         ('lgdm', 'my_models:sharpness', 'a-1')
     """
+    if text.startswith("psi:"):
+        raise ConfigError(
+            f"{text}: expected a run's folder, a scorer inside the package or module:name; psis "
+            "are a prior (prior=psi), or models and judges of latentiqa compare."
+        )
     if ":" in text and not Path(text).exists():
         return FunctionPrior(function=text)
     return RunPrior(run=text)

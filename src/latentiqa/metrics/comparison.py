@@ -125,6 +125,7 @@ def bootstrap_difference(
     level: float = 0.95,
     seed: int = 0,
     resamples: int = 2_000,
+    clusters: Sequence[Any] | None = None,
 ) -> Interval:
     """Percentile bootstrap interval of the difference of two correlations with the same target.
 
@@ -139,10 +140,13 @@ def bootstrap_difference(
         level: confidence, 0 to 1.
         seed: of the resampling.
         resamples: how many; those in which some scores are constant are left out.
+        clusters: labels (N,) of what is drawn whole, such as the original of distorted pictures,
+            which are no independent ones; None draws pictures.
 
     Raises:
         ConfigError: the level is not between 0 and 1.
-        DataError: lengths differ, N < 4, or scores are constant or not finite.
+        DataError: lengths differ, N < 4, scores are constant or not finite, or there is one
+            cluster alone.
 
     Example:
         >>> y = [1, 2, 3, 4, 5, 6, 7, 8]
@@ -151,7 +155,7 @@ def bootstrap_difference(
     """
     _check_level(level)
     own, other = np.atleast_2d(first), np.atleast_2d(second)
-    found = _resampled([target, *own, *other], ranks, seed, resamples)
+    found = _resampled([target, *own, *other], ranks, seed, resamples, clusters)
     return _interval(found[: len(own)].mean(0) - found[len(own) :].mean(0), level)
 
 
@@ -162,6 +166,7 @@ def bootstrap_correlation(
     level: float = 0.95,
     seed: int = 0,
     resamples: int = 2_000,
+    clusters: Sequence[Any] | None = None,
 ) -> Interval:
     """Percentile bootstrap interval of a correlation with human scores, over pictures.
 
@@ -173,10 +178,11 @@ def bootstrap_correlation(
         level: confidence, 0 to 1.
         seed: of the resampling.
         resamples: how many; those in which some scores are constant are left out.
+        clusters: see `bootstrap_difference`.
 
     Raises:
-        ConfigError: the level is not between 0 and 1.
-        DataError: lengths differ, N < 4, or scores are constant or not finite.
+        ConfigError: see `bootstrap_difference`.
+        DataError: see `bootstrap_difference`.
 
     Example:
         >>> low, high = bootstrap_correlation([1, 2, 3, 4, 5, 6, 7, 8], [2, 1, 4, 3, 8, 7, 5, 6])
@@ -184,7 +190,8 @@ def bootstrap_correlation(
         True
     """
     _check_level(level)
-    return _interval(_resampled([target, *scores], ranks, seed, resamples).mean(0), level)
+    found = _resampled([target, *scores], ranks, seed, resamples, clusters)
+    return _interval(found.mean(0), level)
 
 
 def corrected_t(
@@ -289,7 +296,13 @@ def _check_level(level: float) -> None:
         raise ConfigError(f"level={level}: expected a confidence, 0 < x < 1, such as 0.95")
 
 
-def _resampled(scores: Sequence[Any], ranks: bool, seed: int, resamples: int) -> NDArray[Any]:
+def _resampled(
+    scores: Sequence[Any],
+    ranks: bool,
+    seed: int,
+    resamples: int,
+    clusters: Sequence[Any] | None,
+) -> NDArray[Any]:
     """Correlations with the first of the scores on pictures drawn with replacement.
 
     Returns:
@@ -299,14 +312,23 @@ def _resampled(scores: Sequence[Any], ranks: bool, seed: int, resamples: int) ->
     if not ranks:
         columns = [stats.zscore(values) for values in columns]
     n = len(columns[0])
+    labels, members = np.unique(
+        np.arange(n) if clusters is None else np.asarray(clusters), return_inverse=True
+    )
+    if len(members) != n or len(labels) < 2:
+        raise DataError(
+            f"{len(labels)} clusters of {len(members)} pictures: expected two or more, and a label "
+            f"for each of {n}"
+        )
+    k = len(labels)
     generator = np.random.default_rng(seed)
     most = max(1, 2**20 // n)  # in memory at once
     found = []
     for done in range(0, resamples, most):
-        drawn = generator.integers(n, size=(min(most, resamples - done), n))
+        drawn = generator.integers(k, size=(min(most, resamples - done), k))
         # How often each picture was drawn, so that ranks need no further sorting.
-        cells = drawn + n * np.arange(len(drawn))[:, None]
-        counts = np.bincount(cells.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        cells = drawn + k * np.arange(len(drawn))[:, None]
+        counts = np.bincount(cells.ravel(), minlength=drawn.size).reshape(drawn.shape)[:, members]
         y, *others = (_ranks(values, counts) if ranks else values for values in columns)
         found.append([_weighted_r(y, x, counts) for x in others])
     return np.concatenate(found, axis=1)
@@ -368,8 +390,9 @@ def _weighted_r(
         y: likewise.
         counts: how often each picture was drawn, (R, N).
     """
-    x = x - (counts * x).mean(1, keepdims=True)
-    y = y - (counts * y).mean(1, keepdims=True)
+    n = counts.sum(1, keepdims=True)
+    x = x - (counts * x).sum(1, keepdims=True) / n
+    y = y - (counts * y).sum(1, keepdims=True) / n
     covariance, x_spread, y_spread = ((counts * a * b).sum(1) for a, b in ((x, y), (x, x), (y, y)))
     varies = np.minimum(x_spread, y_spread) > 1e-9  # less is rounding
     return covariance / np.sqrt(np.where(varies, x_spread * y_spread, np.nan))

@@ -14,7 +14,7 @@ import numpy as np
 from latentiqa.errors import DataError
 from latentiqa.metrics import srcc
 from latentiqa.metrics.comparison import bootstrap_correlation, bootstrap_difference
-from latentiqa.report.finished import Finished
+from latentiqa.report.finished import Finished, Predictions
 from latentiqa.report.methods import evaluated_on, part_of, split_of, with_figures
 from latentiqa.runs import signature
 
@@ -25,12 +25,16 @@ SEEDED = ("views", "augment")
 """Groups that may take the seed: random crops do."""
 
 
-def over_seeds(finished: Iterable[Finished], against: str | None = None) -> list[dict[str, Any]]:
+def over_seeds(
+    finished: Iterable[Finished], against: str | None = None, clusters: str | None = None
+) -> list[dict[str, Any]]:
     """Join results that differ in nothing but the seed of the noise.
 
     Args:
         finished: runs and evaluations, with their predictions.csv.
         against: name of a recipe among them that all others are compared with.
+        clusters: column of predictions.csv, such as ``original``: pictures that share its value
+            are drawn together for the intervals.
 
     Returns:
         One result a recipe, dataset and split, in the order in which they come first: that of its
@@ -45,13 +49,13 @@ def over_seeds(finished: Iterable[Finished], against: str | None = None) -> list
         ``high`` over pictures), and ``differences`` of each; None where there are none.
 
     Raises:
-        DataError: a predictions.csv is missing or broken, one seed comes twice in a recipe, or the
-            recipe to compare with is not there, or twice.
+        DataError: a predictions.csv is missing or broken, or lacks the column; one seed comes twice
+            in a recipe, or the recipe to compare with is not there, or twice.
     """
     groups: dict[str, list[Finished]] = defaultdict(list)
     for run in with_figures(finished):
         groups[_recipe(run.result)].append(run)
-    joined = [_join(group) for group in groups.values()]
+    joined = [_join(group, clusters) for group in groups.values()]
     if against is not None:
         bases = [group for group in groups.values() if group[0].result["name"] == against]
         if not bases:
@@ -60,7 +64,7 @@ def over_seeds(finished: Iterable[Finished], against: str | None = None) -> list
                 f"against={against}: no result is of this name; there are {', '.join(names)}"
             )
         for group, result in zip(groups.values(), joined, strict=True):
-            result["seeds"] |= _difference(group, bases)
+            result["seeds"] |= _difference(group, bases, clusters)
     return joined
 
 
@@ -81,7 +85,19 @@ def _recipe(result: Mapping[str, Any]) -> str:
     )
 
 
-def _join(group: list[Finished]) -> dict[str, Any]:
+def _labels(predictions: Predictions, clusters: str | None) -> Sequence[str] | None:
+    """What tells which pictures belong together."""
+    if clusters is None:
+        return None
+    if clusters not in predictions.attributes:
+        raise DataError(
+            f"{predictions.file}: no column {clusters!r}; clusters takes null or one of "
+            f"{', '.join(predictions.attributes) or 'none that are there'}"
+        )
+    return predictions.attributes[clusters]
+
+
+def _join(group: list[Finished], clusters: str | None) -> dict[str, Any]:
     seeds = [(run.result.get("config") or {}).get("seed") for run in group]
     if len(set(seeds)) < len(seeds):
         raise DataError(
@@ -102,7 +118,9 @@ def _join(group: list[Finished]) -> dict[str, Any]:
     for key, ranks in INTERVALS.items():
         values = [m["test"].get(key) for m in metrics]
         if (mean := _mean(values)) is not None:
-            low, high = bootstrap_correlation(first.target, *scores, ranks=ranks)
+            low, high = bootstrap_correlation(
+                first.target, *scores, ranks=ranks, clusters=_labels(first, clusters)
+            )
             std = float(np.std(values, ddof=1)) if len(values) > 1 else None
             joined["metrics"]["test"][key] = {"mean": mean, "std": std, "low": low, "high": high}
     joined["seeds"] = {"n": len(group), "spread": None, "srcc": None}
@@ -117,7 +135,9 @@ def _join(group: list[Finished]) -> dict[str, Any]:
     return joined
 
 
-def _difference(group: list[Finished], bases: Sequence[list[Finished]]) -> dict[str, Any]:
+def _difference(
+    group: list[Finished], bases: Sequence[list[Finished]], clusters: str | None
+) -> dict[str, Any]:
     """By how much the SRCC of a recipe is above that of the base on the same pictures."""
     same = [
         base
@@ -138,9 +158,10 @@ def _difference(group: list[Finished], bases: Sequence[list[Finished]]) -> dict[
             pairs.append(pair)
     if not pairs:
         return {"difference": None, "differences": None}
-    target = group[0].predictions.target
+    first = group[0].predictions
+    target, together = first.target, _labels(first, clusters)
     each = [srcc(a, target) - srcc(b, target) for a, b in pairs]
-    low, high = bootstrap_difference(target, *zip(*pairs, strict=True))
+    low, high = bootstrap_difference(target, *zip(*pairs, strict=True), clusters=together)
     return {"difference": {"mean": _mean(each), "low": low, "high": high}, "differences": each}
 
 
