@@ -9,6 +9,7 @@ from diffusers import StableDiffusionPipeline
 from huggingface_hub.errors import GatedRepoError
 from pipelines import write_pipeline
 
+from latentiqa.backbones.pixart import PixArt
 from latentiqa.backbones.source import BackboneSource
 from latentiqa.backbones.tiny_random import tiny_random_folder
 from latentiqa.errors import ConfigError, LatentiqaError
@@ -174,6 +175,18 @@ def test_only_what_loading_needs_is_downloaded_and_shards_as_their_index_says(hu
     assert len(asked) == 3  # what is here is not asked for again
     (snapshot / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     assert not source.is_present()
+
+
+def test_what_reading_needs_is_looked_for_before_the_download(hub, monkeypatch):
+    published, snapshot, asked = hub
+    write_pipeline("pixart", published)
+    monkeypatch.setattr(PixArt, "PACKAGES", ("no_package.protobuf", "torch", "no_piece"))
+    source = BackboneSource("pixart", HUB, revision="main")
+    with pytest.raises(LatentiqaError, match=r"no_package.protobuf and no_piece are of.*\[t5\]"):
+        source.load()
+    assert [path.name for path in snapshot.iterdir()] == ["model_index.json"]
+    monkeypatch.undo()
+    BackboneSource("pixart", str(published)).load()  # with a tokenizer.json they are not needed
 
 
 def test_a_gated_model_tells_what_to_do(monkeypatch):

@@ -61,11 +61,13 @@ class LatentDiffusion(nn.Module, ABC):
         PARTS: the parts by their names in diffusers' pipeline, with the class of each.
         OPTIONAL: those that may be ``None``.
         DENOISER: which of them denoises.
+        PACKAGES: modules that reading the hub's files needs beside this package's own.
     """
 
     PARTS: ClassVar[dict[str, Any]]
     OPTIONAL: ClassVar[frozenset[str]] = frozenset()
     DENOISER: ClassVar[str] = "unet"
+    PACKAGES: ClassVar[tuple[str, ...]] = ()
 
     # Any: diffusers types what a model returns as a union with a tuple, its config as a dict.
     vae: Any

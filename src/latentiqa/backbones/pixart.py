@@ -25,6 +25,8 @@ class PixArt(LatentDiffusion):
         "tokenizer": T5TokenizerFast,
     }
     DENOISER = "transformer"
+    # Of the tokenizer the hub has sentencepiece's model alone.
+    PACKAGES = ("sentencepiece", "google.protobuf")
 
     transformer: Any
     text_encoder: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
@@ -101,7 +102,7 @@ class BackboneSource:
         """The local folder with the weights, after building or downloading them if need be.
 
         Raises:
-            LatentiqaError: the weights are not here and cannot be fetched.
+            LatentiqaError: the weights are not here and cannot be fetched, or could not be read.
         """
         if self.source == "tiny":
             return Path(__file__).parent / "tiny"
@@ -112,8 +113,18 @@ class BackboneSource:
         told = "backbone", "give its folder as backbone.source, or use backbone=tiny"
         if not (self.is_folder or self.published.is_present()):
             self.index.announce()
-        self.index.fetch(*told)
+        index = self.index.fetch(*told)
+        if not self.published.is_present():
+            self._check_packages(index)
         return self.published.fetch(*told)
+
+    def _check_packages(self, folder: Path) -> None:
+        """Before gigabytes are fetched that nothing here could read."""
+        if absent := [name for name in family_of(folder).PACKAGES if not _installed(name)]:
+            raise LatentiqaError(
+                f"backbone {self.source} needs the packages that {' and '.join(absent)} are of: "
+                "pip install 'latentiqa[t5]'; nothing was downloaded but its index."
+            )
 
     def load(self, device: str | torch.device = "cpu") -> LatentDiffusion:
         """Load the frozen model.
@@ -159,6 +170,13 @@ class BackboneSource:
         if not self.is_embedded and not self.is_folder:
             return f"{self.source}@{folder.name}" + (f"+{self.variant}" if self.variant else "")
         return f"{self.name}@{digest([file_digest(folder / name) for name in files.here(folder)])}"
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even what it is a part of
+        return False
 
 
 def family_of(folder: Path) -> type[LatentDiffusion]:
