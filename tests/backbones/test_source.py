@@ -178,7 +178,7 @@ def test_only_what_loading_needs_is_downloaded_and_shards_as_their_index_says(hu
 
 
 def test_what_reading_needs_is_looked_for_before_the_download(hub, monkeypatch):
-    published, snapshot, asked = hub
+    published, snapshot, _asked = hub
     write_pipeline("pixart", published)
     monkeypatch.setattr(PixArt, "PACKAGES", ("no_package.protobuf", "torch", "no_piece"))
     source = BackboneSource("pixart", HUB, revision="main")
