@@ -1,12 +1,14 @@
 """Degraded photos whose originals are known, enhanced in latents and in pixels.
 
-python experiments/map_enhance/degraded.py OUTPUT --pictures FOLDER [--dists FILE] [KEY=VALUE ...]
+python experiments/map_enhance/degraded.py OUTPUT --pictures FOLDER --count N [--dists FILE]
+    [KEY=VALUE ...]
 
 Each photo is degraded by blur, noise, JPEG and low light, and `latentiqa enhance` runs over all of
 them with the recipe map_enhance, in the noise latents of EDICT and, as the control, in pixels; and
 over the blurred ones with map_post_step, after another enhancer, an unsharp mask. Keys are handed
 on to it. Two judges rate what is made and have no part in it: how usual the NSS of a picture are
-among the originals, and the scorer `student`, a network of its own, though taught by the prior.
+among the folder's other photos, and the scorer `student`, a network of its own, though taught by
+the prior.
 Writes table.md, results.json and contact_sheet.png.
 """
 
@@ -49,11 +51,11 @@ SHARPENED = "gaussian_blur"
 """Of this kind they are in ``sharpened``, too."""
 
 
-def degrade(photos: list[Path], folder: Path, level: int, size: int) -> None:
+def degrade(photos: list[Path], others: list[Path], folder: Path, level: int, size: int) -> None:
     """Write squares of so many pixels.
 
     They are ``originals/<i>.png``, ``degraded/<i>_<kind>.png`` and, of one kind,
-    ``sharpened/<i>_<kind>.png``.
+    ``sharpened/<i>_<kind>.png``; of the others ``good/<i>.png``.
     """
     view = Centre(size)
     written: set[Path] = set()
@@ -72,6 +74,8 @@ def degrade(photos: list[Path], folder: Path, level: int, size: int) -> None:
             if kind == SHARPENED:
                 sharper = picture.filter(ImageFilter.UnsharpMask(radius=2, percent=150))
                 save("sharpened", f"{i:02d}_{kind}", sharper)
+    for i, path in enumerate(others):
+        save("good", f"{i:02d}", to_pillow(view(read_image(path))[0]))
     places = {path.parent for path in written}
     if older := sorted({path for place in places for path in place.iterdir()} - written):
         raise SystemExit(f"{older[0]}: of another call; remove it, or give another OUTPUT")
@@ -81,16 +85,16 @@ class Measures:
     """Distances to the original, and the judges.
 
     Args:
-        originals: folder that the NSS of good pictures are known from.
+        good: folder that the NSS of good pictures are known from.
         dists: VGG-16's weights, or None: without DISTS.
     """
 
-    def __init__(self, originals: Path, dists: str | None) -> None:
+    def __init__(self, good: Path, dists: str | None) -> None:
         self.distances = {"LPIPS": LPIPSFeatures().distance}
         if dists is not None:
             self.distances["DISTS"] = DISTSFeatures(dists).distance
         judges = {
-            "NSS": PsiPrior(psi=NSS(), good=str(originals)),
+            "NSS": PsiPrior(psi=NSS(), good=str(good)),
             "student": RunPrior(run="student"),
         }
         self.judges = {
@@ -130,7 +134,7 @@ def enhance(folder: Path, name: str, options: list[str]) -> dict[str, tuple[floa
 
 def measure(folder: Path, options: list[str], dists: str | None) -> list[dict[str, Any]]:
     """A row for each ascent of a picture, ``before`` and ``after``."""
-    measures, rows = Measures(folder / "originals", dists), []
+    measures, rows = Measures(folder / "good", dists), []
     for name, (begins, _) in ASCENTS.items():
         for picture, q in enhance(folder, name, options).items():
             number, _, kind = Path(picture).stem.partition("_")
@@ -189,13 +193,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("--pictures", type=Path, required=True, help="folder")
-    parser.add_argument("--count", type=int, help="only so many of them, 2 or more")
+    parser.add_argument("--count", type=int, required=True, help="so many of them, the first")
     parser.add_argument("--size", type=int, default=256, help="pixels")
     parser.add_argument("--level", type=int, default=3, help="1 to 5")
     parser.add_argument("--dists", help="VGG-16's weights: measures DISTS, too")
     given, options = parser.parse_known_args(arguments)
-    photos = find_pictures([given.pictures])[: given.count]
-    degrade(photos, given.output, given.level, given.size)
+    found = find_pictures([given.pictures])
+    photos, others = found[: given.count], found[given.count :]
+    if len(others) < 2:
+        raise SystemExit(
+            f"--count={given.count} of {len(found)} photos: expected one that leaves 2 or more, "
+            "which a judge learns from what is usual"
+        )
+    degrade(photos, others, given.output, given.level, given.size)
     rows = measure(given.output, options, given.dists)
     save_png(given.output / "contact_sheet.png", contact_sheet(given.output))
     write_atomic(given.output / "table.md", table(rows))

@@ -72,6 +72,9 @@ def test_degraded_photos_are_enhanced_and_measured(photos, tmp_path, micro_folde
     keys += ["way.kind=none", "ascent.rule.gain=1e6", "fidelity=mse"]
     keys += ["judges=[]"]
     out = tmp_path / "out"
+    with pytest.raises(SystemExit, match="--count=2 of 3 photos: expected one that leaves 2"):
+        DEGRADED.main([str(out), "--pictures", str(photos), "--count", "2"])
+    write_image(photos / "3.png", 3, (80, 70))
     DEGRADED.main([str(out), "--pictures", str(photos), "--count", "2", "--size", "64", *keys])
     rows = json.loads((out / "results.json").read_text())["pictures"]
     assert len(rows) == 2 * (4 + 4 + 1)
