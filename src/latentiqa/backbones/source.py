@@ -114,7 +114,7 @@ class BackboneSource:
         if not (self.is_folder or self.published.is_present()):
             self.index.announce()
         index = self.index.fetch(*told)
-        if not self.published.is_present():
+        if not (self.is_folder or self.published.is_present()):
             self._check_packages(index)
         return self.published.fetch(*told)
 

@@ -115,12 +115,11 @@ def _join(group: list[Finished], clusters: str | None) -> dict[str, Any]:
         if other.names != first.names:
             raise DataError(f"{first.file} and {other.file}: expected the same pictures in order")
     scores = [found.pred for found in predictions]
+    together = _labels(first, clusters)
     for key, ranks in INTERVALS.items():
         values = [m["test"].get(key) for m in metrics]
         if (mean := _mean(values)) is not None:
-            low, high = bootstrap_correlation(
-                first.target, *scores, ranks=ranks, clusters=_labels(first, clusters)
-            )
+            low, high = bootstrap_correlation(first.target, *scores, ranks=ranks, clusters=together)
             std = float(np.std(values, ddof=1)) if len(values) > 1 else None
             joined["metrics"]["test"][key] = {"mean": mean, "std": std, "low": low, "high": high}
     joined["seeds"] = {"n": len(group), "spread": None, "srcc": None}
